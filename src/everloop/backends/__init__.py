@@ -1,0 +1,55 @@
+"""Backends turn the loop of a plan into a kernel that runs. One file each, discovered; the highest rank that
+does not refuse is taken.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from everloop.lang.graph import Graph
+
+
+class Kernel(Protocol):
+    """A compiled loop. Arrays are packed: the rows of step 0, then those of step 1, ... (see `forward`)."""
+
+    source: str
+
+    def forward(
+        self, inputs: Any, states: Any, weights: Any, batch_sizes: list[int], *, keep: bool
+    ) -> tuple[Any, Any, Any]: ...
+
+    def backward(self, saved: Any, grads: Any, final_grads: Any, weights: Any, batch_sizes: list[int]) -> Any: ...
+
+
+class Backend(Protocol):
+    name: str
+    rank: int
+
+    def refuses(self, graph: Graph, device: str, dtype: str) -> str:
+        """Empty if this backend can run the loop; otherwise the reason, in words."""
+        ...
+
+    def compile(self, graph: Graph, sizes: dict[str, int]) -> Kernel: ...
+
+
+@cache
+def backends() -> tuple[Backend, ...]:
+    """Every backend, the preferred ones first."""
+    found = [importlib.import_module(f"{__name__}.{m.name}").backend for m in pkgutil.iter_modules(__path__)]
+    found += [entry.load() for entry in entry_points(group="everloop.backends")]
+    return tuple(sorted(found, key=lambda backend: -backend.rank))
+
+
+def choose(graph: Graph, device: str, dtype: str) -> Backend:
+    """The first backend that does not refuse."""
+    reasons = []
+    for backend in backends():
+        reason = backend.refuses(graph, device, dtype)
+        if not reason:
+            return backend
+        reasons.append(f"{backend.name}: {reason}")
+    raise NotImplementedError(f"no backend runs {graph.name} on {device} in {dtype}: {'; '.join(reasons)}")

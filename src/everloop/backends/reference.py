@@ -1,0 +1,354 @@
+"""The reference backend: torch operations, any device and floating type. It is the definition: every other
+backend is right when it agrees with this one in float64.
+
+Sequences come packed: an array [N, F] holds the rows of step 0, then those of step 1, and so on, where step t
+has `batch_sizes[t]` rows and the longest sequences come first. So padding is never computed.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from everloop.compiler.differentiate import Adjoint, differentiate, save
+from everloop.compiler.plan import Plan, Stage, plan
+from everloop.export.plan import describe
+from everloop.lang.expr import Expr, Size
+from everloop.lang.graph import Graph
+
+Value = Tensor | float
+
+
+def _compare(compare: Callable[[Value, Value], Tensor]) -> Callable[[Value, Value], Tensor]:
+    def spelled(a: Value, b: Value) -> Tensor:
+        dtype = a.dtype if isinstance(a, Tensor) else b.dtype  # type: ignore[union-attr]
+        return compare(a, b).to(dtype)
+
+    return spelled
+
+
+def _where(condition: Tensor, a: Value, b: Value) -> Tensor:
+    a, b = (v if isinstance(v, Tensor) else condition.new_tensor(v) for v in (a, b))
+    return torch.where(condition != 0, a, b)
+
+
+def _maximum(a: Value, b: Value) -> Tensor:
+    """At a tie the gradient belongs to b; NaN in either wins."""
+    a, b = _tensors(a, b)
+    return torch.where((a > b) | a.isnan(), a, b)
+
+
+def _minimum(a: Value, b: Value) -> Tensor:
+    a, b = _tensors(a, b)
+    return torch.where((a < b) | a.isnan(), a, b)
+
+
+def _tensors(a: Value, b: Value) -> tuple[Tensor, Tensor]:
+    like = a if isinstance(a, Tensor) else b
+    assert isinstance(like, Tensor)
+    return tuple(v if isinstance(v, Tensor) else like.new_tensor(v) for v in (a, b))  # type: ignore[return-value]
+
+
+def _on_numbers_too(function: Callable[[Tensor], Tensor]) -> Callable[[Value], Value]:
+    def spelled(a: Value) -> Value:
+        return function(a) if isinstance(a, Tensor) else function(torch.tensor(a, dtype=torch.float64)).item()
+
+    return spelled
+
+
+SPELLING: dict[str, Callable[..., Value]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "neg": operator.neg,
+    "exp": _on_numbers_too(torch.exp),
+    "log": _on_numbers_too(torch.log),
+    "log1p": _on_numbers_too(torch.log1p),
+    "sqrt": _on_numbers_too(torch.sqrt),
+    "tanh": _on_numbers_too(torch.tanh),
+    "sigmoid": _on_numbers_too(torch.sigmoid),
+    "maximum": _maximum,
+    "minimum": _minimum,
+    "gt": _compare(operator.gt),
+    "ge": _compare(operator.ge),
+    "where": _where,
+    "sum": lambda a: a.sum(-1, keepdim=True),
+}
+
+
+class Weights:
+    """The parameters of a graph, one array per stack (Graph.stacks); members are views of their rows."""
+
+    def __init__(self, graph: Graph, sizes: Mapping[str, int], stacks: Mapping[str, Tensor]) -> None:
+        self._stacks = stacks
+        self._rows: dict[str, tuple[str, int, int]] = {}
+        for stack, members in graph.stacks.items():
+            ends = list(accumulate(length(param.sizes[0], sizes) for param in members))
+            for param, begin, end in zip(members, [0, *ends], ends, strict=False):
+                self._rows[param.name] = (stack, begin, end)
+
+    def member(self, name: str) -> Tensor:
+        stack, begin, end = self._rows[name]
+        return self._stacks[stack][begin:end]
+
+    def stacked(self, names: Sequence[str]) -> Tensor:
+        """The members' rows over each other: a view where they lie so, otherwise a copy."""
+        places = [self._rows[name] for name in names]
+        (first, begin, _), (_, _, end) = places[0], places[-1]
+        if all(a[0] == b[0] and a[2] == b[1] for a, b in zip(places, places[1:], strict=False)):
+            return self._stacks[first][begin:end]
+        return torch.cat([self.member(name) for name in names])
+
+
+class Values(dict[Expr, Value]):
+    """The values worked out so far; several that lie side by side in one array are known as a pack, too."""
+
+    def __init__(self, weights: Weights, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.weights, self.sizes = weights, sizes
+        self._packs: dict[tuple[Expr, ...], Tensor] = {}
+
+    def __missing__(self, node: Expr) -> Value:
+        """Leaves that need no telling: numbers and parameters."""
+        match node.op:
+            case "const":
+                value: Value = node.attr
+            case "count":
+                value = float(length(node.attr, self.sizes))
+            case "vector":
+                value = self.weights.member(node.attr)
+            case _:
+                raise KeyError(node)
+        self[node] = value
+        return value
+
+    def put(self, nodes: tuple[Expr, ...], array: Tensor) -> None:
+        if len(nodes) == 1:
+            self[nodes[0]] = array
+            return
+        self._packs[nodes] = array
+        widths = [length(node.size, self.sizes) for node in nodes]
+        self.update(zip(nodes, array.split(widths, dim=-1), strict=True))
+
+    def pack(self, nodes: tuple[Expr, ...], rows: int) -> Tensor:
+        """The values side by side: [rows, F], or [F] if none of them has rows."""
+        if len(nodes) > 1 and nodes in self._packs:
+            return self._packs[nodes]
+        if all(node.op == "vector" for node in nodes):
+            return self.weights.stacked([node.attr for node in nodes])
+        arrays = [self.rows(node, rows) for node in nodes]
+        return arrays[0] if len(arrays) == 1 else torch.cat(arrays, dim=-1)
+
+    def rows(self, node: Expr, rows: int) -> Tensor:
+        """The value as an array [rows, F], repeated where it is less."""
+        value = self[node]
+        width = 1 if node.size is None else length(node.size, self.sizes)
+        if not isinstance(value, Tensor):
+            like = next(iter(self.weights._stacks.values()))
+            value = like.new_tensor(value)
+        return value.expand(rows, width)
+
+
+def length(size: Size | None, sizes: Mapping[str, int]) -> int:
+    assert size is not None
+    assert size.name is not None
+    return sizes[size.name]
+
+
+def evaluate(stages: Iterable[Stage], values: Values, rows: int) -> None:
+    """Work out the values of some stages for `rows` rows at once."""
+    for stage in stages:
+        for product in stage.products:
+            matrix = values.weights.stacked(product.matrices)
+            vector = values.pack(product.args, rows) if len(product.args) > 1 else values.rows(product.args[0], rows)
+            weight = matrix.t() if product.op == "matmul" else matrix
+            if product.plus:
+                values.put(product.results, torch.addmm(values.pack(product.plus, rows), vector, weight))
+            else:
+                values.put(product.results, vector @ weight)
+        for node in stage.nodes:
+            if node.op == "spread":
+                values[node] = values.rows(node.args[0], rows).expand(rows, length(node.size, values.sizes))
+            else:
+                values[node] = SPELLING[node.op](*[values[arg] for arg in node.args])
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a loop leaves behind: [N, F] for each value of its history, [B, F] for each final state."""
+
+    history: dict[Expr, Tensor]
+    final: dict[str, Tensor]
+
+
+def run_loop(
+    schedule: Plan,
+    values: Values,
+    states: Mapping[str, Tensor],
+    batch_sizes: Sequence[int],
+    history: Sequence[Expr],
+    *,
+    backwards: bool = False,
+) -> Ran:
+    """Run the stages over time. `values` holds the feeds for all steps, and whatever is fixed.
+
+    Sequences end (forwards) or begin (backwards) where `batch_sizes` changes: their state is put aside, or
+    taken from `states`, at that step.
+    """
+    graph = schedule.graph
+    fed = [(pack, values.pack(pack, sum(batch_sizes)).split(list(batch_sizes))) for pack in schedule.feeds]
+    now = Values(values.weights, values.sizes)
+    now.update({node: values[node] for node in schedule.fixed})
+    kept: dict[Expr, list[Tensor]] = {node: [] for node in history}
+    state = dict(states)
+    ended: dict[str, list[Tensor]] = {name: [] for name in states}
+    rows = next(iter(states.values())).shape[0] if not backwards else 0
+    for t in reversed(range(len(batch_sizes))) if backwards else range(len(batch_sizes)):
+        n = batch_sizes[t]
+        if n != rows:
+            for name, array in state.items():
+                if n < rows:
+                    ended[name].append(array[n:])
+                    state[name] = array[:n]
+                else:
+                    state[name] = torch.cat([array[:rows], states[name][rows:n]])
+            rows = n
+        for name, leaf in graph.states.items():
+            now[leaf] = state[name]
+        for pack, slices in fed:
+            now.put(pack, slices[t])
+        evaluate(schedule.stages, now, n)
+        for node, steps in kept.items():
+            steps.append(now.rows(node, n))
+        state = {name: now.rows(node, n) for name, node in graph.new.items()}
+    if backwards:
+        final = {name: torch.cat([array[:rows], states[name][rows:]]) for name, array in state.items()}
+    else:
+        final = {name: torch.cat([array, *reversed(ended[name])]) for name, array in state.items()}
+    return Ran({node: _join(steps, node, values, backwards) for node, steps in kept.items()}, final)
+
+
+def _join(steps: list[Tensor], node: Expr, values: Values, backwards: bool) -> Tensor:
+    if steps:
+        return torch.cat(steps[::-1] if backwards else steps)
+    like = next(iter(values.weights._stacks.values()))
+    return like.new_zeros(0, 1 if node.size is None else length(node.size, values.sizes))
+
+
+class ReferenceKernel:
+    """The loop of a cell, forward and backward, step by step in torch operations."""
+
+    def __init__(self, graph: Graph, sizes: dict[str, int]) -> None:
+        self.plan = plan(graph)
+        self.sizes = sizes
+
+    @property
+    def source(self) -> str:
+        return describe(self.plan)
+
+    @cached_property
+    def adjoint(self) -> Adjoint:
+        return save(differentiate(self.plan.graph), self.plan.graph)
+
+    @cached_property
+    def backward_plan(self) -> Plan:
+        return plan(self.adjoint.graph)
+
+    def forward(
+        self,
+        inputs: Mapping[tuple[str, ...], Tensor],
+        states: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        *,
+        keep: bool,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """The outputs [N, F], the final states [B, F], and (with `keep`) what `backward` reads.
+
+        inputs: packs of inputs by their names, side by side in one [N, F]. weights: one array per stack.
+        """
+        graph = self.plan.graph
+        values = Values(Weights(graph, self.sizes, weights), self.sizes)
+        for names, array in inputs.items():
+            values.put(tuple(graph.inputs[name] for name in names), array)
+        evaluate(self.plan.before, values, 1)
+        wanted = self.adjoint.saved if keep else {}
+        inner = [node for node in [*graph.outputs.values(), *wanted.values()] if node in self.plan.looped]
+        ran = run_loop(self.plan, values, states, batch_sizes, list(dict.fromkeys(inner)))
+        total = sum(batch_sizes)
+
+        def found(node: Expr) -> Tensor:
+            return ran.history[node] if node in ran.history else values.rows(node, total)
+
+        outputs = {name: found(node) for name, node in graph.outputs.items()}
+        saved = {name: found(node) for name, node in wanted.items()}
+        if keep:
+            used = set(self.adjoint.graph.inputs)
+            saved |= {name: values.rows(leaf, total) for name, leaf in graph.inputs.items() if name in used}
+        return outputs, ran.final, saved
+
+    def backward(
+        self,
+        saved: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        final_grads: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """The gradients of the inputs [N, F], of the initial states [B, F], and of each stack of weights."""
+        adjoint, schedule, graph = self.adjoint, self.backward_plan, self.backward_plan.graph
+        values = Values(Weights(graph, self.sizes, weights), self.sizes)
+        total = sum(batch_sizes)
+        for name, leaf in graph.inputs.items():
+            values[leaf] = saved[name] if name in saved else grads[name.removeprefix("d:")]
+        evaluate(schedule.before, values, total)
+        states = {f"d:{name}": array for name, array in final_grads.items()}
+        ran = run_loop(schedule, values, states, batch_sizes, schedule.history, backwards=True)
+        values.update(ran.history)
+        evaluate(schedule.after, values, total)
+        outputs = {name: values.rows(node, total) for name, node in graph.outputs.items()}
+        inputs = {name: outputs[key] for name, key in adjoint.inputs.items()}
+        initial = {name.removeprefix("d:"): array for name, array in ran.final.items()}
+        return inputs, initial, self._weight_grads(outputs, weights)
+
+    def _weight_grads(self, outputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One large product per matrix after the loop, rather than a small one in every step."""
+        adjoint, graph = self.adjoint, self.plan.graph
+        grads: dict[str, Tensor] = {}
+        for stack, members in graph.stacks.items():
+            if stack not in weights:
+                continue
+            parts = []
+            for param in members:
+                if not param.is_matrix:
+                    parts.append(outputs[adjoint.vectors[param.name]].sum(0))
+                    continue
+                pairs = adjoint.matrices.get(param.name, ())
+                shape = [length(size, self.sizes) for size in param.sizes]
+                part = weights[stack].new_zeros(shape)
+                for rows, columns in pairs:
+                    part = torch.addmm(part, outputs[rows].t(), outputs[columns])
+                parts.append(part)
+            grads[stack] = torch.cat(parts)
+        return grads
+
+
+class Reference:
+    name = "reference"
+    rank = 0
+
+    def refuses(self, graph: Graph, device: str, dtype: str) -> str:
+        return ""
+
+    def compile(self, graph: Graph, sizes: dict[str, int]) -> ReferenceKernel:
+        return ReferenceKernel(graph, sizes)
+
+
+backend = Reference()

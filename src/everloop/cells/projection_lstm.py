@@ -1,0 +1,21 @@
+"""LSTM with a smaller output."""
+
+from everloop.lang.cell import cell
+from everloop.lang.functions import sigmoid, tanh
+
+
+@cell(
+    states="h:proj c",
+    gates="i f g o",
+    source="Sak, Senior, Beaufays 2014, Long Short-Term Memory Based Recurrent Neural Network Architectures",
+    init={"b.f": 1.0},
+)
+def projection_lstm(x, h, c, W, U, b, P):
+    """As `lstm`; what is read out and fed back is projected to `proj` features by P.
+
+    torch: nn.LSTM with proj_size (weight_hr is P). Keras, ONNX: have no such cell.
+    """
+    a = W @ x + U @ h + b
+    i, f, g, o = sigmoid(a.i), sigmoid(a.f), tanh(a.g), sigmoid(a.o)
+    c = f * c + i * g
+    return P.h @ (o * tanh(c)), c

@@ -1,0 +1,275 @@
+"""Scheduling facts, found from the dataflow: what runs before, in and after the loop, and the loop's kind.
+
+    before   no state reaches it: computed for all time steps at once
+    loop     a state reaches it and a new state needs it: computed step by step, in stages
+    after    a state reaches it and no new state needs it: computed for all time steps at once, at the end
+
+A stage is one round of matrix products and the elementwise work that follows them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from everloop.compiler.check import check
+from everloop.compiler.simplify import simplify
+from everloop.lang.expr import Expr, apply, const, toposort
+from everloop.lang.family import Param
+from everloop.lang.graph import Graph, reached
+
+Kind = Literal["recurrent", "diagonal", "scan"]
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """Matrices stacked over each other, times one vector (matmul) or one vector each, summed (matmul_t).
+
+    results: the values that its blocks of rows are: the products themselves, or, where every one of them is
+    only ever added to a value that is already there (`plus`), the sums.
+    """
+
+    op: Literal["matmul", "matmul_t"]
+    matrices: tuple[str, ...]
+    args: tuple[Expr, ...]
+    results: tuple[Expr, ...]
+    plus: tuple[Expr, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Matrix products that are ready at the same time, then elementwise work in order."""
+
+    products: tuple[Product, ...]
+    nodes: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a graph runs over time. `graph` is the simplified graph that the expressions belong to."""
+
+    graph: Graph
+    kind: Kind
+    before: tuple[Stage, ...]
+    stages: tuple[Stage, ...]
+    after: tuple[Stage, ...]
+
+    @cached_property
+    def looped(self) -> frozenset[Expr]:
+        """The values computed step by step, old states included."""
+        inside = {node for stage in self.stages for node in _made(stage)}
+        return frozenset(inside | set(self.graph.states.values()))
+
+    @cached_property
+    def _outside(self) -> list[Expr]:
+        """What the loop reads and does not compute itself, parameters aside."""
+        wanted = [arg for stage in self.stages for arg in _read(stage)] + list(self.graph.new.values())
+        return [n for n in dict.fromkeys(wanted) if n not in self.looped and n.op not in ("vector", "const", "count")]
+
+    @cached_property
+    def feeds(self) -> tuple[tuple[Expr, ...], ...]:
+        """What the loop reads anew at every step, in packs that lie side by side in memory.
+
+        A pack that a product is added to may hold vectors too, repeated, so that it is one array.
+        """
+        outside = set(self._outside)
+        packs = [
+            product.plus
+            for stage in self.stages
+            for product in stage.products
+            if any(n in outside for n in product.plus) and all(n in outside or n.op == "vector" for n in product.plus)
+        ]
+        packed = {node for pack in packs for node in pack}
+        vectors = [node for node in self.graph.nodes if node.op == "vector"]
+        per_row = self.graph.timed | {n for n in reached(self.graph.nodes, vectors) if n.size is None}
+        single = [n for n in self._outside if n not in packed and n in per_row]
+        return (*packs, *((node,) for node in single))
+
+    @cached_property
+    def fixed(self) -> tuple[Expr, ...]:
+        """What the loop reads that is the same at every step: vectors worked out from parameters, and numbers."""
+        fed = {node for pack in self.feeds for node in pack}
+        return tuple(node for node in self._outside if node not in fed)
+
+    @cached_property
+    def history(self) -> tuple[Expr, ...]:
+        """The values of the loop that are needed for every step when it is over."""
+        wanted = [arg for stage in self.after for arg in _read(stage)] + list(self.graph.outputs.values())
+        return tuple(dict.fromkeys(node for node in wanted if node in self.looped))
+
+
+def plan(graph: Graph) -> Plan:
+    """Find the schedule of a graph."""
+    graph = simplify(check(graph))
+    needed = set(toposort(graph.new.values()))
+    loop = [n for n in graph.nodes if n.args and n in graph.depends and n in needed]
+    before = [n for n in graph.nodes if n.args and n not in graph.depends]
+    after = [n for n in graph.nodes if n.args and n in graph.depends and n not in needed]
+    uses = Counter(arg for node in graph.nodes for arg in node.args)
+    uses.update(graph.roots)
+    return Plan(
+        graph,
+        _kind(graph, loop),
+        *(_schedule(nodes, graph, uses) for nodes in (before, loop, after)),
+    )
+
+
+def split(schedule: Plan) -> Graph:
+    """The loop of a plan as a graph of its own: what it reads from outside become inputs and parameters."""
+    graph = schedule.graph
+    labels = label(graph)
+    feeds = {node: Expr("input", (), labels[node], node.size) for pack in schedule.feeds for node in pack}
+    vectors = [node for node in schedule.fixed if node.size is not None]
+    fixed = {node: Expr("vector", (), f"{labels[node]}.fixed", node.size) for node in vectors}
+    roots = {labels[node]: node for node in schedule.history}
+    loop = Graph(
+        f"{graph.name}, loop", {}, graph.states, graph.params, graph.new, roots, graph.start, graph.names
+    ).replace(feeds | fixed)
+    used = set(loop.nodes)
+    params = {
+        name: param
+        for name, param in graph.params.items()
+        if any((n.op == "vector" and n.attr == name) or (n.op.startswith("matmul") and name in n.attr) for n in used)
+    }
+    for node, leaf in fixed.items():
+        assert node.size is not None
+        params[leaf.attr] = Param(labels[node], "fixed", (node.size,))
+    return Graph(
+        loop.name, {leaf.attr: leaf for leaf in feeds.values()}, loop.states, params, loop.new, loop.outputs,
+        loop.start, loop.names,
+    )  # fmt: skip
+
+
+def label(graph: Graph) -> dict[Expr, str]:
+    """A readable name of its own for every value: the author's where there is one."""
+    labels: dict[Expr, str] = {}
+    taken = {*graph.inputs, *graph.states}
+    for node in graph.nodes:
+        if node.op in ("input", "state", "vector"):
+            labels[node] = str(node.attr)
+            continue
+        wanted = graph.names.get(node, "t")
+        name, k = (f"{wanted}'" if wanted in graph.states else wanted), 0
+        while name in taken or name == "t":
+            k += 1
+            name = f"{wanted}{k}"
+        taken.add(name)
+        labels[node] = name
+    return labels
+
+
+def _made(stage: Stage) -> Iterable[Expr]:
+    for product in stage.products:
+        yield from product.results
+    yield from stage.nodes
+
+
+def _read(stage: Stage) -> Iterable[Expr]:
+    for product in stage.products:
+        yield from product.args
+        yield from product.plus
+    for node in stage.nodes:
+        yield from node.args
+
+
+def _schedule(nodes: list[Expr], graph: Graph, uses: Counter[Expr]) -> tuple[Stage, ...]:
+    """Stages in order: a product waits for its vectors, elementwise work for the products before it."""
+    inside = set(nodes)
+    level: dict[Expr, int] = {}
+    for node in nodes:
+        deepest = max((level[arg] for arg in node.args if arg in inside), default=0)
+        level[node] = deepest + 1 if node.op in ("matmul", "matmul_t") else deepest
+    users: dict[Expr, list[Expr]] = {}
+    for node in graph.nodes:
+        for arg in node.args:
+            users.setdefault(arg, []).append(node)
+    stages: list[Stage] = []
+    for depth in range(max(level.values(), default=-1) + 1):
+        here = [node for node in nodes if level[node] == depth]
+        products = _products([n for n in here if n.op in ("matmul", "matmul_t")], inside, level, users, uses, graph)
+        made = {node for product in products for node in product.results}
+        rest = tuple(n for n in here if n.op not in ("matmul", "matmul_t") and n not in made)
+        if products or rest:
+            stages.append(Stage(tuple(products), rest))
+    return tuple(stages)
+
+
+def _products(
+    nodes: list[Expr],
+    inside: set[Expr],
+    level: dict[Expr, int],
+    users: dict[Expr, list[Expr]],
+    uses: Counter[Expr],
+    graph: Graph,
+) -> list[Product]:
+    """Products of the same vector as one stacked product, each taking along the addition that follows it."""
+    groups: dict[tuple, list[Expr]] = {}
+    for node in nodes:
+        key = (node.args, *_family_width(graph, node)) if node.op == "matmul" else (node,)
+        groups.setdefault(key, []).append(node)
+    products: list[Product] = []
+    position = {name: k for k, name in enumerate(graph.params)}
+    for group in groups.values():
+        group.sort(key=lambda node: position[node.attr[0]])
+        op = group[0].op
+        matrices = tuple(name for node in group for name in node.attr)
+        sums = [_addition(node, inside, level, users, uses) for node in group]
+        if all(found is not None for found in sums):
+            results, plus = zip(*(found for found in sums if found is not None), strict=True)
+            products.append(Product(op, matrices, group[0].args, results, plus))  # type: ignore[arg-type]
+        else:
+            products.append(Product(op, matrices, group[0].args, tuple(group)))  # type: ignore[arg-type]
+    return products
+
+
+def _family_width(graph: Graph, node: Expr) -> tuple:
+    return (node.attr[0].partition(".")[0], graph.params[node.attr[0]].sizes[1].root())
+
+
+def _addition(
+    node: Expr, inside: set[Expr], level: dict[Expr, int], users: dict[Expr, list[Expr]], uses: Counter[Expr]
+) -> tuple[Expr, Expr] | None:
+    """(the sum, what the product is added to) if the product is used only there and the rest is there already."""
+    if uses[node] != 1 or len(users.get(node, ())) != 1:
+        return None
+    (user,) = users[node]
+    if user.op != "add" or user not in inside or user.args[0] is user.args[1]:
+        return None
+    other = user.args[1] if user.args[0] is node else user.args[0]
+    ready = other not in inside or level[other] < level[node]
+    if other.size is None or not ready or other.op in ("matmul", "matmul_t"):
+        return None
+    return user, other
+
+
+def _kind(graph: Graph, loop: list[Expr]) -> Kind:
+    """recurrent: units meet inside the loop. scan: affine in the states, coefficients free of them. Else diagonal."""
+    if any(node.op in ("matmul", "matmul_t", "sum") for node in loop):
+        return "recurrent"
+    if all(_coefficient(node, state, graph) is not None for node in graph.new.values() for state in graph.states.values()):
+        return "scan"
+    return "diagonal"
+
+
+def _coefficient(node: Expr, state: Expr, graph: Graph) -> Expr | None:
+    """The factor of a state in a value that is affine in all states; None where it is not affine."""
+    if node not in graph.depends:
+        return const(0)
+    if node.op == "state":
+        return const(1 if node is state else 0)
+    parts = [_coefficient(arg, state, graph) for arg in node.args]
+    if any(part is None for part in parts):
+        return None
+    if node.op in ("add", "sub", "neg"):
+        return apply(node.op, *parts)
+    bound = [arg in graph.depends for arg in node.args]
+    if node.op == "mul" and not all(bound):
+        return parts[0] * node.args[1] if bound[0] else node.args[0] * parts[1]  # type: ignore[operator]
+    if node.op == "div" and not bound[1]:
+        return parts[0] / node.args[1]  # type: ignore[operator]
+    return None
+
+

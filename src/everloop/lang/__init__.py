@@ -1,0 +1,1 @@
+"""The language of cells: expressions, families of parameters, functions, `@cell`. Standard library only."""

@@ -1,0 +1,90 @@
+"""A traced step: which values go in, which come out, and which parameters it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from everloop.lang.expr import Expr, substitute, toposort
+from everloop.lang.family import Param
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """One step of a recurrence. A cell is one; so is its backward step, and the loop part of either."""
+
+    name: str
+    inputs: dict[str, Expr]
+    states: dict[str, Expr]
+    params: dict[str, Param]
+    new: dict[str, Expr]
+    outputs: dict[str, Expr]
+    start: dict[str, float] = field(default_factory=dict)
+    names: dict[Expr, str] = field(default_factory=dict)
+
+    @property
+    def roots(self) -> list[Expr]:
+        return [*self.outputs.values(), *self.new.values()]
+
+    @cached_property
+    def nodes(self) -> list[Expr]:
+        """Every value of the step, arguments first."""
+        return toposort(self.roots)
+
+    @cached_property
+    def depends(self) -> frozenset[Expr]:
+        """The values that need the past: those a state reaches."""
+        return frozenset(reached(self.nodes, self.states.values()))
+
+    @cached_property
+    def timed(self) -> frozenset[Expr]:
+        """The values that differ from step to step: those an input or a state reaches."""
+        return frozenset(reached(self.nodes, [*self.inputs.values(), *self.states.values()]))
+
+    @cached_property
+    def stacks(self) -> dict[str, tuple[Param, ...]]:
+        """Which parameters lie in one array, their rows stacked: a family, if its members are equally wide."""
+        families: dict[str, list[Param]] = {}
+        for param in self.params.values():
+            families.setdefault(param.family, []).append(param)
+        stacks: dict[str, tuple[Param, ...]] = {}
+        for family, members in families.items():
+            if len({tuple(size.root() for size in param.sizes[1:]) for param in members}) == 1:
+                stacks[family] = tuple(members)
+            else:
+                stacks.update({f"{family}_{param.slot}": (param,) for param in members})
+        return stacks
+
+    @property
+    def size_names(self) -> list[str]:
+        """The sizes that somebody has to choose, in the order of their first use: input, hidden, ..."""
+        found: dict[str, None] = {}
+        leaves = [*self.inputs.values(), *self.states.values()]
+        for size in [*(leaf.size for leaf in leaves), *(s for p in self.params.values() for s in p.sizes)]:
+            if size is not None and size.name is not None:
+                found[size.name] = None
+        return list(found)
+
+    def replace(self, nodes: dict[Expr, Expr]) -> Graph:
+        """The same graph with some values replaced by others."""
+        done = substitute(self.roots, nodes)
+        return Graph(
+            self.name,
+            self.inputs,
+            self.states,
+            self.params,
+            {name: done[node] for name, node in self.new.items()},
+            {name: done[node] for name, node in self.outputs.items()},
+            self.start,
+            {done.get(node, node): name for node, name in self.names.items()},
+        )
+
+
+def reached(nodes: Iterable[Expr], leaves: Iterable[Expr]) -> set[Expr]:
+    """Those of the nodes (arguments first) that some leaf reaches."""
+    found = set(leaves)
+    for node in nodes:
+        if any(arg in found for arg in node.args):
+            found.add(node)
+    return found

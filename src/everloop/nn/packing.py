@@ -1,0 +1,81 @@
+"""Batches of sequences of different lengths, packed so that padding is never computed.
+
+Packed rows are ordered by time step and, within a step, longest sequence first: what torch calls a
+PackedSequence. `Packing` knows how to get there and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the rows of a padded batch [B, T, F] lie when packed [N, F].
+
+    batch_sizes: rows of each step. order: the sequences, longest first ([B]; None: as they are).
+    mask: [T, B], in that order, where a sequence has a step (None: everywhere).
+    """
+
+    batch: int
+    time: int
+    batch_sizes: tuple[int, ...]
+    order: Tensor | None = None
+    mask: Tensor | None = None
+
+    @staticmethod
+    def full(batch: int, time: int) -> Packing:
+        return Packing(batch, time, (batch,) * (time if batch else 0))
+
+    @staticmethod
+    def of(lengths: Sequence[int] | Tensor, batch: int, time: int, device: torch.device) -> Packing:
+        """From the lengths of the sequences of a padded batch."""
+        known = torch.as_tensor(lengths, dtype=torch.int64, device="cpu")
+        if known.shape != (batch,):
+            raise ValueError(f"lengths: {tuple(known.shape)} came; expected one per sequence of the batch, ({batch},)")
+        if batch and (int(known.min()) < 0 or int(known.max()) > time):
+            raise ValueError(
+                f"lengths: values from {int(known.min())} to {int(known.max())} came; "
+                f"expected 0 to {time}, the number of steps of the padded batch"
+            )
+        if bool((known == time).all()):
+            return Packing.full(batch, time)
+        ranked, order = torch.sort(known, descending=True, stable=True)
+        mask = torch.arange(time)[:, None] < ranked[None, :]
+        sizes = tuple(n for n in mask.sum(1).tolist() if n)
+        return Packing(batch, time, sizes, order.to(device), mask.to(device))
+
+    def pack(self, x: Tensor) -> Tensor:
+        """[B, T, F] -> [N, F]"""
+        if self.mask is None or self.order is None:
+            return x.transpose(0, 1).reshape(self.batch * self.time, x.shape[2])
+        return x.index_select(0, self.order).transpose(0, 1)[self.mask]
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """[N, F] -> [B, T, F], zero past the end of a sequence"""
+        if self.mask is None or self.order is None:
+            return packed.reshape(self.time, self.batch, packed.shape[1]).transpose(0, 1)
+        padded = packed.new_zeros(self.time, self.batch, packed.shape[1])
+        padded[self.mask] = packed
+        return self.original(padded.transpose(0, 1))
+
+    def sort(self, rows: Tensor) -> Tensor:
+        """[B, ...] in packed order."""
+        return rows if self.order is None else rows.index_select(0, self.order)
+
+    def original(self, rows: Tensor) -> Tensor:
+        """[B, ...] back in the order in which the sequences came."""
+        return rows if self.order is None else rows.index_select(0, torch.argsort(self.order))
+
+    def backwards(self, device: torch.device) -> Tensor:
+        """Which packed row to take at each place to have every sequence backwards, each from its own end. [N]"""
+        sizes = torch.tensor(self.batch_sizes, dtype=torch.int64)
+        start = torch.cumsum(sizes, 0) - sizes
+        rank = torch.cat([torch.arange(n) for n in self.batch_sizes]) if self.batch_sizes else sizes
+        step = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        length = (sizes[:, None] > torch.arange(self.batch)[None, :]).sum(0)
+        return (start[length[rank] - 1 - step] + rank).to(device)

@@ -1,0 +1,217 @@
+"""`Recurrent`: any cell as a layer over whole sequences."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from everloop import cells
+from everloop.lang.cell import Cell, Start
+from everloop.lang.family import Param
+from everloop.lang.graph import Graph
+from everloop.nn.function import Recurrence
+from everloop.nn.packing import Packing
+
+
+class Recurrent(nn.Module):
+    """Run a cell over sequences: one layer or several, one direction or both, ragged or not.
+
+    Shapes, with B sequences, T steps, I inputs, H units, L layers, D directions (1 or 2):
+
+        x [B, T, I] -> y [B, T, D * H], state: a named tuple with [L * D, B, H] for each state of the cell
+
+    The index of a layer and direction in a state is `layer * D + direction`, as in torch. y holds the last layer's output,
+    both directions side by side; past the end of a sequence it is zero. The final state of the reverse
+    direction is the one after its last step, the first of the sequence.
+
+    cell: a name (`everloop.cells.names()`) or what `@cell` makes of a function.
+    sizes: the sizes that the cell names beside input and hidden, as in `sizes={"proj": 64}`.
+    dropout: share of the outputs of every layer but the last that are set to zero in training.
+
+    Differs from torch.nn.LSTM and its like: batch first, always; one bias where one suffices; states are
+    named; matrices that meet a state start orthogonal, those that meet the input as Glorot and Bengio 2010,
+    biases at zero or as the cell says (`b.f` = 1 for an LSTM). Differs from Keras: a layer returns the whole
+    sequence and the state.
+    """
+
+    def __init__(
+        self,
+        cell: str | Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        *,
+        sizes: Mapping[str, int] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.cell = cells.get(cell)
+        for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: {value!r} came; expected a whole number of 1 or more")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout: {dropout!r} came; expected a share of 0 or more and less than 1")
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bidirectional, self.dropout = bidirectional, dropout
+        self.sizes = _all_sizes(self.cell.graph, hidden_size, dict(sizes or {}))
+        self._State = _state_type(self.cell.name, tuple(self.cell.states))
+        directions = 2 if bidirectional else 1
+        factory = {"device": device, "dtype": dtype}
+        self.layers = nn.ModuleList(
+            nn.ModuleList(_Layer(self.cell, self.sizes | {"input": width}, factory) for _ in range(directions))
+            for width in [input_size] + [self.output_size] * (num_layers - 1)
+        )
+
+    @property
+    def output_size(self) -> int:
+        """Features of y: those of the cell's output, for each direction."""
+        size = self.cell.graph.outputs["y"].size
+        assert size is not None
+        assert size.name is not None
+        return self.sizes[size.name] * (2 if self.bidirectional else 1)
+
+    def reset_parameters(self) -> None:
+        for layer in self._all_layers():
+            layer.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor,
+        state: Sequence[Tensor] | Tensor | None = None,
+        lengths: Sequence[int] | Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """x [B, T, I], state as returned (None: the cell's start values), lengths [B] of a padded batch."""
+        if x.dim() != 3 or x.shape[2] != self.input_size:
+            raise ValueError(f"x: {tuple(x.shape)} came; expected [B, T, {self.input_size}]")
+        batch, time = x.shape[0], x.shape[1]
+        packing = Packing.full(batch, time) if lengths is None else Packing.of(lengths, batch, time, x.device)
+        initial = self._initial(state, packing, x)
+        rows, final = packing.pack(x), []
+        backwards = packing.backwards(x.device) if self.bidirectional else None
+        for depth, directions in enumerate(self.layers):
+            outputs = []
+            for direction, layer in enumerate(directions):  # type: ignore[arg-type]
+                start = {name: array[len(final)] for name, array in initial.items()}
+                turned = rows if direction == 0 or backwards is None else rows.index_select(0, backwards)
+                y, last = layer(turned, start, packing.batch_sizes)
+                outputs.append(y if direction == 0 or backwards is None else y.index_select(0, backwards))
+                final.append(last)
+            rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            if self.dropout and depth < self.num_layers - 1:
+                rows = nn.functional.dropout(rows, self.dropout, self.training)
+        states = [torch.stack([packing.original(last[name]) for last in final]) for name in self.cell.states]
+        return packing.unpack(rows), self._State(*states)
+
+    def start_state(self, batch: int) -> Any:
+        """The state before the first step, [L * D, B, H] each."""
+        like = next(self.parameters())
+        count = sum(1 for _ in self._all_layers())
+        start = self.cell.graph.start
+        return self._State(
+            *(like.new_full((count, batch, self.sizes[size]), start[name]) for name, size in self.cell.states.items())
+        )
+
+    def _initial(self, state: Sequence[Tensor] | Tensor | None, packing: Packing, x: Tensor) -> dict[str, Tensor]:
+        expected = self.start_state(packing.batch)
+        names = list(self.cell.states)
+        if state is None:
+            return dict(zip(names, expected, strict=True))
+        given = (state,) if isinstance(state, Tensor) else tuple(state)
+        if len(given) != len(names):
+            raise ValueError(f"state: {len(given)} values came; expected {len(names)}: {', '.join(names)}")
+        for name, array, like in zip(names, given, expected, strict=True):
+            if array.shape != like.shape:
+                raise ValueError(f"state {name}: {tuple(array.shape)} came; expected {tuple(like.shape)}")
+        rows = (torch.stack([packing.sort(part) for part in array.unbind(0)]) for array in given)
+        return {name: array.to(x) for name, array in zip(names, rows, strict=True)}
+
+    def _all_layers(self) -> Iterator[_Layer]:
+        for directions in self.layers:
+            yield from directions  # type: ignore[misc]
+
+    def extra_repr(self) -> str:
+        parts = [self.cell.name, str(self.input_size), str(self.hidden_size)]
+        parts += [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
+        parts += ["bidirectional=True"] if self.bidirectional else []
+        parts += [f"dropout={self.dropout}"] if self.dropout else []
+        return ", ".join(parts)
+
+    def __repr__(self) -> str:
+        return f"Recurrent({self.extra_repr()})"
+
+
+class _Layer(nn.Module):
+    """One layer in one direction: a cell's parameters, one array per stack, and its recurrence."""
+
+    def __init__(self, cell: Cell, sizes: dict[str, int], factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.recurrence = Recurrence(cell, sizes)
+        for stack, members in cell.graph.stacks.items():
+            rows = sum(_lengths(param, sizes)[0] for param in members)
+            shape = [rows, *_lengths(members[0], sizes)[1:]]
+            self.register_parameter(stack, nn.Parameter(torch.empty(shape, **factory)))
+        self.reset_parameters()
+
+    def forward(
+        self, x: Tensor, states: dict[str, Tensor], batch_sizes: Sequence[int]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.recurrence(x, states, self._parameters, batch_sizes)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        cell, sizes = self.recurrence.cell, self.recurrence.sizes
+        for stack, members in cell.graph.stacks.items():
+            begin = 0
+            for param in members:
+                rows = _lengths(param, sizes)[0]
+                _start(self.get_parameter(stack)[begin : begin + rows], param, cell)
+                begin += rows
+
+
+def _start(values: Tensor, param: Param, cell: Cell) -> None:
+    """Draw the start value of one parameter: what the cell says, or the usual for its kind."""
+    given: Start | None = cell.init.get(param.name, cell.init.get(param.family))
+    if isinstance(given, tuple):
+        values.uniform_(*given)
+    elif given is not None:
+        values.fill_(given)
+    elif not param.is_matrix:
+        values.zero_()
+    elif _meets_state(param, cell):
+        nn.init.orthogonal_(values)
+    else:
+        nn.init.xavier_uniform_(values)
+
+
+def _meets_state(param: Param, cell: Cell) -> bool:
+    graph = cell.graph
+    return any(node.op == "matmul" and param.name in node.attr and node in graph.depends for node in graph.nodes)
+
+
+def _lengths(param: Param, sizes: Mapping[str, int]) -> list[int]:
+    return [sizes[str(size)] for size in param.sizes]
+
+
+def _all_sizes(graph: Graph, hidden_size: int, given: dict[str, int]) -> dict[str, int]:
+    known = {"hidden": hidden_size} | given
+    missing = [name for name in graph.size_names if name not in known and name != "input"]
+    if missing:
+        wanted = ", ".join(f'"{name}": ...' for name in missing)
+        raise ValueError(f"cell {graph.name} needs a size for {', '.join(missing)}: sizes={{{wanted}}}")
+    unknown = [name for name in given if name not in graph.size_names]
+    if unknown:
+        raise ValueError(f"sizes: cell {graph.name} has no size {unknown[0]!r}; it has {', '.join(graph.size_names)}")
+    return known
+
+
+@cache
+def _state_type(cell: str, states: tuple[str, ...]) -> Any:
+    return namedtuple(f"{cell.title().replace('_', '')}State", states)  # noqa: PYI024
