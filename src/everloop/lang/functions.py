@@ -6,13 +6,54 @@ for nothing. Adding an activation is adding one function here.
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from everloop.lang.expr import Arithmetic, Expr, apply, const, count, total
 from everloop.lang.family import Bundle, Family
 
 Value = Any
 """An expression, a bundle of them, or a number."""
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Composite:
+    """How a value was written: a function of the language on an argument (of a bundle: which gates, jointly)."""
+
+    function: str
+    arg: Expr
+    gates: tuple[str, ...] = ()
+
+
+composites: weakref.WeakKeyDictionary[Expr, Composite] = weakref.WeakKeyDictionary()
+"""Values that formulas may show as `softplus(v)` rather than in primitive operations."""
+
+
+def composite(function: Function) -> Function:
+    """A function written in others, under whose own name formulas show its values."""
+
+    @functools.wraps(function)
+    def wrapped(v: Value, *args: Any, **options: Any) -> Value:
+        result = function(v, *args, **options)
+        if isinstance(result, Expr) and isinstance(v, Expr):
+            composites.setdefault(result, Composite(function.__name__, v))
+        elif isinstance(result, Bundle):
+            v = v._bundle() if isinstance(v, Family) else v
+            gates = tuple(v._parts) if function.__name__ in JOINT else ()
+            for part, arg in zip(result, v, strict=True):
+                composites.setdefault(part, Composite(function.__name__, arg, gates))
+        return result
+
+    return wrapped  # type: ignore[return-value]
+
+
+JOINT = frozenset({"norm"})
 
 
 def _elementwise(op: str, *values: Value) -> Value:
@@ -64,6 +105,7 @@ def where(condition: Value, a: Value, b: Value) -> Value:
     return _elementwise("where", condition, a, b)
 
 
+@composite
 def absolute(v: Value) -> Value:
     return maximum(v, -v)
 
@@ -73,16 +115,19 @@ def identity(v: Value) -> Value:
     return v
 
 
+@composite
 def relu(v: Value) -> Value:
     """max(v, 0); the gradient at 0 is 0, as in torch."""
     return maximum(v, 0.0)
 
 
+@composite
 def softplus(v: Value) -> Value:
     """log(1 + exp(v)), accurate for large and small v."""
     return maximum(v, 0.0) + log1p(exp(-absolute(v)))
 
 
+@composite
 def logsigmoid(v: Value) -> Value:
     """log(sigmoid(v)), accurate for large and small v."""
     return -softplus(-v)
@@ -98,6 +143,7 @@ def mean(v: Value) -> Expr:
     return sum(sums[1:], start=sums[0]) / (const(len(parts)) * count(size))
 
 
+@composite
 def norm(v: Value, eps: float = 1e-5) -> Value:
     """Zero mean and unit variance over the features (layer normalisation without scale and shift).
 

@@ -1,0 +1,105 @@
+"""Splitting examples into training, validation and test, and batching them by length.
+
+The test split is for the last number only; early stopping and choices look at the validation split.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_BATCHES_PER_CHUNK = 50
+
+
+@dataclass(frozen=True)
+class Split:
+    train: list[int]
+    valid: list[int]
+    test: list[int]
+
+
+def split_rows(
+    n: int, *, seed: int, valid: float = 0.1, test: float = 0.1, targets: Sequence[Hashable] | None = None
+) -> Split:
+    """Share out the rows 0..n-1 at random: the same for the same seed, each split in ascending order.
+
+    With targets, every split has its share of each label's rows, to within two, and the last row of a label
+    stays in training as long as others can go. ValueError when a split that was asked for would be empty.
+    """
+    if targets is not None and len(targets) != n:
+        raise ValueError(f"{len(targets):,} targets came for {n:,} rows; expected one target per row")
+    n_valid, n_test = _sizes(n, valid, test, "rows")
+    order = np.random.default_rng(seed).permutation(n).tolist()
+    groups: dict[Hashable, list[int]] = {}
+    for row in order:
+        groups.setdefault(None if targets is None else targets[row], []).append(row)
+    in_test = _take(list(groups.values()), n_test)
+    in_valid = _take(list(groups.values()), n_valid)
+    in_train = [row for rows in groups.values() for row in rows]
+    return Split(sorted(in_train), sorted(in_valid), sorted(in_test))
+
+
+def split_span(n: int, valid: float = 0.1, test: float = 0.1) -> tuple[slice, slice, slice]:
+    """Cut one long sequence of n steps into training, validation and test, in this order of time."""
+    n_valid, n_test = _sizes(n, valid, test, "steps")
+    return slice(0, n - n_valid - n_test), slice(n - n_valid - n_test, n - n_test), slice(n - n_test, n)
+
+
+def length_buckets(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[list[int]]:
+    """Batches of sequences of similar length, in random order; every index comes exactly once.
+
+    Sorting only inside chunks of 50 batches leaves most of the randomness, and little padding.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} came; expected 1 or more")
+    known = np.asarray(lengths)
+    order = rng.permutation(len(known))
+    batches: list[list[int]] = []
+    chunk_size = batch_size * _BATCHES_PER_CHUNK
+    for start in range(0, len(order), chunk_size):
+        chunk = order[start : start + chunk_size]
+        chunk = chunk[np.argsort(known[chunk], kind="stable")]
+        batches += [chunk[i : i + batch_size].tolist() for i in range(0, len(chunk), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _sizes(n: int, valid: float, test: float, unit: str) -> tuple[int, int]:
+    if not (valid >= 0 and test >= 0 and valid + test < 1):
+        raise ValueError(
+            f"valid={valid} and test={test} came; expected shares of 0 or more that leave some for training"
+        )
+    n_valid, n_test = (max(1, round(n * share)) if share > 0 else 0 for share in (valid, test))
+    if n - n_valid - n_test < 1:
+        needed = _fewest(valid, test)
+        raise ValueError(
+            f"{n:,} {unit} came; at least {needed:,} {unit} are needed for training and shares of "
+            f"{valid:g} for validation and {test:g} for test"
+        )
+    return n_valid, n_test
+
+
+def _fewest(valid: float, test: float) -> int:
+    """The smallest n that gives each split something; because of the rounding it is searched for."""
+    n = 1
+    while n - sum(max(1, round(n * share)) for share in (valid, test) if share > 0) < 1:
+        n += 1
+    return n
+
+
+def _take(groups: list[list[int]], size: int) -> list[int]:
+    """Remove so many rows from the groups in proportion to their lengths, and return them.
+
+    What rounding down leaves to take comes from the groups with the largest remainders, one row each; a group
+    that would be emptied comes last.
+    """
+    total = sum(map(len, groups))
+    shares = [len(rows) * size // total for rows in groups]
+    remainders = [len(rows) * size % total for rows in groups]
+    order = sorted(range(len(groups)), key=lambda i: (len(groups[i]) - shares[i] <= 1, -remainders[i]))
+    for i in order[: size - sum(shares)]:
+        shares[i] += 1
+    taken: list[int] = []
+    for rows, share in zip(groups, shares, strict=True):
+        taken += rows[:share]
+        del rows[:share]
+    return taken
