@@ -1,1 +1,102 @@
+"""Everloop: recurrent neural networks.
+
+A cell is one step, written once:
+
+    from everloop import cell, sigmoid, tanh
+
+    @cell(states="h c", gates="i f g o", init={"b.f": 1.0})
+    def lstm(x, h, c, W, U, b):
+        a = W @ x + U @ h + b
+        c = sigmoid(a.f) * c + sigmoid(a.i) * tanh(a.g)
+        return sigmoid(a.o) * tanh(c), c
+
+`Recurrent(lstm, 32, 64)` is a layer of it. A file of sequences becomes a trained model:
+
+    from everloop import Classifier, load
+
+    model = Classifier().fit("reviews.csv", out="runs/reviews")
+    load("runs/reviews").predict(["a film to remember"])
+
+Names are imported when they are first used: importing everloop loads neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_FUNCTIONS = (
+    "absolute exp identity log log1p logsigmoid maximum mean minimum norm relu sigmoid softplus sqrt tanh where"
+)
+
+_HOME = {
+    "Cell": "everloop.lang.cell",
+    "Classifier": "everloop.tasks.classifier",
+    "Generator": "everloop.tasks.generator",
+    "Recurrent": "everloop.nn",
+    "cell": "everloop.lang.cell",
+    "load": "everloop.tasks",
+    **dict.fromkeys(_FUNCTIONS.split(), "everloop.lang.functions"),
+}
+
+__all__ = [
+    "Cell",
+    "Classifier",
+    "Generator",
+    "Recurrent",
+    "absolute",
+    "cell",
+    "exp",
+    "identity",
+    "load",
+    "log",
+    "log1p",
+    "logsigmoid",
+    "maximum",
+    "mean",
+    "minimum",
+    "norm",
+    "relu",
+    "sigmoid",
+    "softplus",
+    "sqrt",
+    "tanh",
+    "where",
+]
+
+if TYPE_CHECKING:
+    from everloop.lang.cell import Cell, cell
+    from everloop.lang.functions import (
+        absolute,
+        exp,
+        identity,
+        log,
+        log1p,
+        logsigmoid,
+        maximum,
+        mean,
+        minimum,
+        norm,
+        relu,
+        sigmoid,
+        softplus,
+        sqrt,
+        tanh,
+        where,
+    )
+    from everloop.nn import Recurrent
+    from everloop.tasks import load
+    from everloop.tasks.classifier import Classifier
+    from everloop.tasks.generator import Generator
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'everloop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

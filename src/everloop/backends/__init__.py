@@ -22,7 +22,9 @@ class Kernel(Protocol):
         self, inputs: Any, states: Any, weights: Any, batch_sizes: list[int], *, keep: bool
     ) -> tuple[Any, Any, Any]: ...
 
-    def backward(self, saved: Any, grads: Any, final_grads: Any, weights: Any, batch_sizes: list[int]) -> Any: ...
+    def backward(
+        self, saved: Any, grads: Any, final_grads: Any, weights: Any, batch_sizes: list[int], packs: Any
+    ) -> tuple[Any, Any, Any]: ...
 
 
 class Backend(Protocol):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from everloop.compiler.differentiate import Adjoint, differentiate, save
 from everloop.compiler.plan import Plan, Stage, plan
 from everloop.export.plan import describe
 from everloop.lang.expr import Expr, Size
+from everloop.lang.family import Param
 from everloop.lang.graph import Graph
 
 Value = Tensor | float
@@ -62,7 +63,7 @@ def _on_numbers_too(function: Callable[[Tensor], Tensor]) -> Callable[[Value], V
     return spelled
 
 
-SPELLING: dict[str, Callable[..., Value]] = {
+SPELLING: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,
@@ -87,7 +88,7 @@ class Weights:
     """The parameters of a graph, one array per stack (Graph.stacks); members are views of their rows."""
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int], stacks: Mapping[str, Tensor]) -> None:
-        self._stacks = stacks
+        self.stacks = stacks
         self._rows: dict[str, tuple[str, int, int]] = {}
         for stack, members in graph.stacks.items():
             ends = list(accumulate(length(param.sizes[0], sizes) for param in members))
@@ -96,24 +97,28 @@ class Weights:
 
     def member(self, name: str) -> Tensor:
         stack, begin, end = self._rows[name]
-        return self._stacks[stack][begin:end]
+        return self.stacks[stack][begin:end]
 
     def stacked(self, names: Sequence[str]) -> Tensor:
         """The members' rows over each other: a view where they lie so, otherwise a copy."""
         places = [self._rows[name] for name in names]
         (first, begin, _), (_, _, end) = places[0], places[-1]
-        if all(a[0] == b[0] and a[2] == b[1] for a, b in zip(places, places[1:], strict=False)):
-            return self._stacks[first][begin:end]
+        if all(a[0] == b[0] and a[2] == b[1] for a, b in pairwise(places)):
+            return self.stacks[first][begin:end]
         return torch.cat([self.member(name) for name in names])
 
 
 class Values(dict[Expr, Value]):
-    """The values worked out so far; several that lie side by side in one array are known as a pack, too."""
+    """The values worked out so far; several that lie side by side in one array are known as a pack, too.
 
-    def __init__(self, weights: Weights, sizes: Mapping[str, int]) -> None:
+    like: any array of the device and type at work. `room` may hold arrays to put packs into that have to be made.
+    """
+
+    def __init__(self, weights: Weights, sizes: Mapping[str, int], like: Tensor) -> None:
         super().__init__()
-        self.weights, self.sizes = weights, sizes
+        self.weights, self.sizes, self.like = weights, sizes, like
         self._packs: dict[tuple[Expr, ...], Tensor] = {}
+        self.room: dict[tuple[Expr, ...], Tensor] = {}
 
     def __missing__(self, node: Expr) -> Value:
         """Leaves that need no telling: numbers and parameters."""
@@ -139,20 +144,21 @@ class Values(dict[Expr, Value]):
 
     def pack(self, nodes: tuple[Expr, ...], rows: int) -> Tensor:
         """The values side by side: [rows, F], or [F] if none of them has rows."""
-        if len(nodes) > 1 and nodes in self._packs:
+        if nodes in self._packs:
             return self._packs[nodes]
-        if all(node.op == "vector" for node in nodes):
+        if len(nodes) > 1 and all(node.op == "vector" for node in nodes):
             return self.weights.stacked([node.attr for node in nodes])
         arrays = [self.rows(node, rows) for node in nodes]
-        return arrays[0] if len(arrays) == 1 else torch.cat(arrays, dim=-1)
+        if len(arrays) == 1:
+            return arrays[0]
+        return torch.cat(arrays, dim=-1, out=self.room.get(nodes))
 
     def rows(self, node: Expr, rows: int) -> Tensor:
         """The value as an array [rows, F], repeated where it is less."""
         value = self[node]
         width = 1 if node.size is None else length(node.size, self.sizes)
         if not isinstance(value, Tensor):
-            like = next(iter(self.weights._stacks.values()))
-            value = like.new_tensor(value)
+            value = self.like.new_tensor(value)
         return value.expand(rows, width)
 
 
@@ -167,7 +173,7 @@ def evaluate(stages: Iterable[Stage], values: Values, rows: int) -> None:
     for stage in stages:
         for product in stage.products:
             matrix = values.weights.stacked(product.matrices)
-            vector = values.pack(product.args, rows) if len(product.args) > 1 else values.rows(product.args[0], rows)
+            vector = values.pack(product.args, rows)
             weight = matrix.t() if product.op == "matmul" else matrix
             if product.plus:
                 values.put(product.results, torch.addmm(values.pack(product.plus, rows), vector, weight))
@@ -180,14 +186,6 @@ def evaluate(stages: Iterable[Stage], values: Values, rows: int) -> None:
                 values[node] = SPELLING[node.op](*[values[arg] for arg in node.args])
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What a loop leaves behind: [N, F] for each value of its history, [B, F] for each final state."""
-
-    history: dict[Expr, Tensor]
-    final: dict[str, Tensor]
-
-
 def run_loop(
     schedule: Plan,
     values: Values,
@@ -196,20 +194,22 @@ def run_loop(
     history: Sequence[Expr],
     *,
     backwards: bool = False,
-) -> Ran:
-    """Run the stages over time. `values` holds the feeds for all steps, and whatever is fixed.
+) -> dict[str, Tensor]:
+    """Run the stages over time; give back the final states. `values` holds the feeds for all steps and whatever is
+    fixed, and receives the history, [N, F] for each of its values.
 
     Sequences end (forwards) or begin (backwards) where `batch_sizes` changes: their state is put aside, or
     taken from `states`, at that step.
     """
     graph = schedule.graph
     fed = [(pack, values.pack(pack, sum(batch_sizes)).split(list(batch_sizes))) for pack in schedule.feeds]
-    now = Values(values.weights, values.sizes)
+    now = Values(values.weights, values.sizes, values.like)
     now.update({node: values[node] for node in schedule.fixed})
-    kept: dict[Expr, list[Tensor]] = {node: [] for node in history}
+    record = _Record(schedule, values, history, sum(batch_sizes))
     state = dict(states)
     ended: dict[str, list[Tensor]] = {name: [] for name in states}
     rows = next(iter(states.values())).shape[0] if not backwards else 0
+    offsets = [0, *accumulate(batch_sizes)]
     for t in reversed(range(len(batch_sizes))) if backwards else range(len(batch_sizes)):
         n = batch_sizes[t]
         if n != rows:
@@ -224,22 +224,59 @@ def run_loop(
             now[leaf] = state[name]
         for pack, slices in fed:
             now.put(pack, slices[t])
+        record.make_room(now, offsets[t], n)
         evaluate(schedule.stages, now, n)
-        for node, steps in kept.items():
-            steps.append(now.rows(node, n))
+        record.take(now, offsets[t], n)
         state = {name: now.rows(node, n) for name, node in graph.new.items()}
     if backwards:
         final = {name: torch.cat([array[:rows], states[name][rows:]]) for name, array in state.items()}
     else:
         final = {name: torch.cat([array, *reversed(ended[name])]) for name, array in state.items()}
-    return Ran({node: _join(steps, node, values, backwards) for node, steps in kept.items()}, final)
+    record.finish(values, backwards)
+    return final
 
 
-def _join(steps: list[Tensor], node: Expr, values: Values, backwards: bool) -> Tensor:
-    if steps:
-        return torch.cat(steps[::-1] if backwards else steps)
-    like = next(iter(values.weights._stacks.values()))
-    return like.new_zeros(0, 1 if node.size is None else length(node.size, values.sizes))
+class _Record:
+    """The history of a loop's values: written into one array each as the loop goes, or, where torch is to
+    differentiate it, collected and joined at the end. What a product takes side by side is kept side by side.
+    """
+
+    def __init__(self, schedule: Plan, values: Values, history: Sequence[Expr], total: int) -> None:
+        wanted = set(history)
+        products = [product.args for stage in schedule.stages for product in stage.products]
+        self.joint = [args for args in products if len(args) > 1 and wanted.issuperset(args)]
+        if torch.is_grad_enabled():
+            self.joint = []
+        together = {node for args in self.joint for node in args}
+        self.single = [node for node in history if node not in together]
+        self.steps: dict[Expr, list[Tensor]] = {node: [] for node in self.single}
+        self.total, self.grown = total, torch.is_grad_enabled()
+        kept = self.joint if self.grown else [*self.joint, *((node,) for node in self.single)]
+        self.arrays = {nodes: self._empty(nodes, values) for nodes in kept}
+
+    def _empty(self, nodes: tuple[Expr, ...], values: Values) -> Tensor:
+        width = sum(1 if node.size is None else length(node.size, values.sizes) for node in nodes)
+        return values.like.new_empty(self.total, width)
+
+    def make_room(self, now: Values, begin: int, rows: int) -> None:
+        now.room = {args: self.arrays[args][begin : begin + rows] for args in self.joint}
+
+    def take(self, now: Values, begin: int, rows: int) -> None:
+        for node in self.single:
+            if self.grown:
+                self.steps[node].append(now.rows(node, rows))
+            else:
+                self.arrays[(node,)][begin : begin + rows] = now[node]
+
+    def finish(self, values: Values, backwards: bool) -> None:
+        """Hand the histories over."""
+        for node, steps in self.steps.items():
+            if steps:
+                self.arrays[(node,)] = torch.cat(steps[::-1] if backwards else steps)
+            elif self.grown:
+                self.arrays[(node,)] = self._empty((node,), values)
+        for nodes, array in self.arrays.items():
+            values.put(nodes, array)
 
 
 class ReferenceKernel:
@@ -275,24 +312,20 @@ class ReferenceKernel:
         inputs: packs of inputs by their names, side by side in one [N, F]. weights: one array per stack.
         """
         graph = self.plan.graph
-        values = Values(Weights(graph, self.sizes, weights), self.sizes)
+        values = Values(Weights(graph, self.sizes, weights), self.sizes, next(iter(states.values())))
         for names, array in inputs.items():
             values.put(tuple(graph.inputs[name] for name in names), array)
         evaluate(self.plan.before, values, 1)
         wanted = self.adjoint.saved if keep else {}
         inner = [node for node in [*graph.outputs.values(), *wanted.values()] if node in self.plan.looped]
-        ran = run_loop(self.plan, values, states, batch_sizes, list(dict.fromkeys(inner)))
+        final = run_loop(self.plan, values, states, batch_sizes, list(dict.fromkeys(inner)))
         total = sum(batch_sizes)
-
-        def found(node: Expr) -> Tensor:
-            return ran.history[node] if node in ran.history else values.rows(node, total)
-
-        outputs = {name: found(node) for name, node in graph.outputs.items()}
-        saved = {name: found(node) for name, node in wanted.items()}
+        outputs = {name: values.rows(node, total) for name, node in graph.outputs.items()}
+        saved = {name: values.rows(node, total) for name, node in wanted.items()}
         if keep:
             used = set(self.adjoint.graph.inputs)
             saved |= {name: values.rows(leaf, total) for name, leaf in graph.inputs.items() if name in used}
-        return outputs, ran.final, saved
+        return outputs, final, saved
 
     def backward(
         self,
@@ -301,43 +334,41 @@ class ReferenceKernel:
         final_grads: Mapping[str, Tensor],
         weights: Mapping[str, Tensor],
         batch_sizes: Sequence[int],
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """The gradients of the inputs [N, F], of the initial states [B, F], and of each stack of weights."""
+        packs: Sequence[tuple[str, ...]],
+    ) -> tuple[list[Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """The gradients of the packs of inputs [N, F], of the initial states [B, F], and of each stack of weights."""
         adjoint, schedule, graph = self.adjoint, self.backward_plan, self.backward_plan.graph
-        values = Values(Weights(graph, self.sizes, weights), self.sizes)
+        values = Values(Weights(graph, self.sizes, weights), self.sizes, next(iter(final_grads.values())))
         total = sum(batch_sizes)
         for name, leaf in graph.inputs.items():
             values[leaf] = saved[name] if name in saved else grads[name.removeprefix("d:")]
         evaluate(schedule.before, values, total)
         states = {f"d:{name}": array for name, array in final_grads.items()}
-        ran = run_loop(schedule, values, states, batch_sizes, schedule.history, backwards=True)
-        values.update(ran.history)
+        final = run_loop(schedule, values, states, batch_sizes, schedule.history, backwards=True)
         evaluate(schedule.after, values, total)
-        outputs = {name: values.rows(node, total) for name, node in graph.outputs.items()}
-        inputs = {name: outputs[key] for name, key in adjoint.inputs.items()}
-        initial = {name.removeprefix("d:"): array for name, array in ran.final.items()}
-        return inputs, initial, self._weight_grads(outputs, weights)
+        inputs = [values.pack(tuple(graph.outputs[adjoint.inputs[name]] for name in pack), total) for pack in packs]
+        initial = {name.removeprefix("d:"): array for name, array in final.items()}
+        stacks = {stack: self._stack_grad(stack, values, total) for stack in weights}
+        return inputs, initial, stacks
 
-    def _weight_grads(self, outputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One large product per matrix after the loop, rather than a small one in every step."""
-        adjoint, graph = self.adjoint, self.plan.graph
-        grads: dict[str, Tensor] = {}
-        for stack, members in graph.stacks.items():
-            if stack not in weights:
-                continue
-            parts = []
-            for param in members:
-                if not param.is_matrix:
-                    parts.append(outputs[adjoint.vectors[param.name]].sum(0))
-                    continue
-                pairs = adjoint.matrices.get(param.name, ())
-                shape = [length(size, self.sizes) for size in param.sizes]
-                part = weights[stack].new_zeros(shape)
-                for rows, columns in pairs:
-                    part = torch.addmm(part, outputs[rows].t(), outputs[columns])
-                parts.append(part)
-            grads[stack] = torch.cat(parts)
-        return grads
+    def _stack_grad(self, stack: str, values: Values, total: int) -> Tensor:
+        """One large product after the loop, rather than a small one in every step."""
+        adjoint, outputs = self.adjoint, self.backward_plan.graph.outputs
+        members = self.plan.graph.stacks[stack]
+        if not members[0].is_matrix:
+            return torch.cat([values.rows(outputs[adjoint.vectors[p.name]], total).sum(0) for p in members])
+        pairs = [adjoint.matrices.get(param.name, ()) for param in members]
+        if all(len(found) == 1 for found in pairs) and len({outputs[found[0][1]] for found in pairs}) == 1:
+            rows = values.pack(tuple(outputs[found[0][0]] for found in pairs), total)
+            return rows.t() @ values.rows(outputs[pairs[0][0][1]], total)
+        return torch.cat([self._matrix_grad(param, values, total) for param in members])
+
+    def _matrix_grad(self, param: Param, values: Values, total: int) -> Tensor:
+        outputs = self.backward_plan.graph.outputs
+        grad = values.like.new_zeros([length(size, self.sizes) for size in param.sizes])
+        for rows, columns in self.adjoint.matrices.get(param.name, ()):
+            grad = torch.addmm(grad, values.rows(outputs[rows], total).t(), values.rows(outputs[columns], total))
+        return grad
 
 
 class Reference:

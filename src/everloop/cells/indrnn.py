@@ -4,7 +4,12 @@ from everloop.lang.cell import cell
 from everloop.lang.functions import relu
 
 
-@cell(states="h", gates="h", source="Li et al. 2018, Independently Recurrent Neural Network", init={"u.h": (0.0, 1.0)})
+@cell(
+    states="h",
+    gates="h",
+    source="Li et al. 2018, Independently Recurrent Neural Network",
+    init={"u.h": (0.0, 1.0)},
+)
 def indrnn(x, h, W, u, b, *, act=relu):
     """The recurrent weight is a vector u: no product in the loop.
 

@@ -249,7 +249,9 @@ def _kind(graph: Graph, loop: list[Expr]) -> Kind:
     """recurrent: units meet inside the loop. scan: affine in the states, coefficients free of them. Else diagonal."""
     if any(node.op in ("matmul", "matmul_t", "sum") for node in loop):
         return "recurrent"
-    if all(_coefficient(node, state, graph) is not None for node in graph.new.values() for state in graph.states.values()):
+    if all(
+        _coefficient(node, state, graph) is not None for node in graph.new.values() for state in graph.states.values()
+    ):
         return "scan"
     return "diagonal"
 
@@ -271,5 +273,3 @@ def _coefficient(node: Expr, state: Expr, graph: Graph) -> Expr | None:
     if node.op == "div" and not bound[1]:
         return parts[0] / node.args[1]  # type: ignore[operator]
     return None
-
-

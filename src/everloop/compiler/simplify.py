@@ -105,5 +105,7 @@ def _merge_transposed(products: list[tuple[int, Expr]], position: dict[str, int]
 
 
 def _product(factors: list[tuple[Expr, bool]]) -> Expr:
-    ordered = [factor for factor, is_free in factors if is_free] + [factor for factor, is_free in factors if not is_free]
+    ordered = [factor for factor, is_free in factors if is_free] + [
+        factor for factor, is_free in factors if not is_free
+    ]
     return reduce(lambda total, factor: total * factor, ordered, const(1))

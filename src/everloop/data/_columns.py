@@ -114,9 +114,7 @@ def _as_text(value: object, whole: bool) -> str | None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(
-                f"character {error.start + 1} is half of a surrogate pair, not a character"
-            ) from None
+            raise ValueError(f"character {error.start + 1} is half of a surrogate pair, not a character") from None
         return value
     if isinstance(value, bool):
         return str(value).lower()

@@ -54,9 +54,7 @@ class BadRows:
 
     def add(self, where: str, reason: str) -> None:
         if self.policy == "stop":
-            raise ValueError(
-                f"{self.source}, {where}: {reason}; --bad-rows skip leaves such {self.noun}s out"
-            )
+            raise ValueError(f"{self.source}, {where}: {reason}; --bad-rows skip leaves such {self.noun}s out")
         self.found.append(f"{where} ({reason})")
 
     def notes(self) -> tuple[str, ...]:
@@ -135,9 +133,7 @@ def json_lines_table(text: str, source: str, bad: BadRows) -> Table:
         if isinstance(value, dict):
             records.append((row, value))
         else:
-            bad.add(
-                f"row {row}", f'a JSON {_json_kind(value)} came, an object like {{"text": "..."}} expected'
-            )
+            bad.add(f"row {row}", f'a JSON {_json_kind(value)} came, an object like {{"text": "..."}} expected')
     return _records_table(records, source)
 
 
@@ -204,8 +200,7 @@ def dict_table(columns: dict[Any, Any]) -> Table:
     for name, values, came in zip(names, lists, columns.values(), strict=True):
         if values is None:
             raise TypeError(
-                f'column "{name}" of the dict is a {type(came).__name__}; '
-                "expected a list with one value per example"
+                f'column "{name}" of the dict is a {type(came).__name__}; expected a list with one value per example'
             )
     lengths = {name: len(values or ()) for name, values in zip(names, lists, strict=True)}
     if len(set(lengths.values())) > 1:

@@ -64,9 +64,7 @@ def read_examples(
     if isinstance(source, str | Path):
         return _from_path(Path(source).expanduser(), str(source), asked)
     if encoding is not None:
-        raise ValueError(
-            f'encoding "{encoding}" came with a {type(source).__name__}; it is for text files only'
-        )
+        raise ValueError(f'encoding "{encoding}" came with a {type(source).__name__}; it is for text files only')
     table = _table_in_memory(source)
     return _from_lists(source, asked) if table is None else _from_table(table, asked)
 
@@ -81,10 +79,7 @@ def drop_duplicates(examples: Examples) -> Examples:
     dropped = len(examples.inputs) - len(first)
     if not dropped:
         return examples
-    note = (
-        f"{count(dropped, 'duplicate row')} left out before splitting "
-        "(a text that is in two splits would leak)"
-    )
+    note = f"{count(dropped, 'duplicate row')} left out before splitting (a text that is in two splits would leak)"
     if contrary:
         note += f"; {contrary:,} of them had another label than the first"
     keep = list(first.values())
@@ -161,13 +156,9 @@ def _from_table(table: Table, asked: _Asked, bad: BadRows | None = None) -> Exam
         raise ValueError(f"{table.source} has {columns} and no rows; expected at least one example{left_out}")
     choice = choose_columns(table, asked.input, asked.target, asked.want_target)
     labels = None if choice.target is None else table.column(choice.target)
-    inputs, targets, rows = texts_of(
-        table.column(choice.input), labels, table.rows, bad, choice.input, choice.target
-    )
+    inputs, targets, rows = texts_of(table.column(choice.input), labels, table.rows, bad, choice.input, choice.target)
     notes = (*table.notes, *choice.notes, *bad.notes())
-    return _not_empty(
-        Examples(inputs, targets, table.source, "table", rows, notes, choice.input, choice.target)
-    )
+    return _not_empty(Examples(inputs, targets, table.source, "table", rows, notes, choice.input, choice.target))
 
 
 def _table_in_memory(source: Any) -> Table | None:
@@ -216,16 +207,13 @@ def _from_lists(source: Any, asked: _Asked) -> Examples:
     return _not_empty(Examples(inputs, targets, "lists", "lists", rows, bad.notes()))
 
 
-def _texts_and_labels(
-    source: Any, items: list[Any], bad: BadRows
-) -> tuple[list[Any], list[Any] | None, list[int]]:
+def _texts_and_labels(source: Any, items: list[Any], bad: BadRows) -> tuple[list[Any], list[Any] | None, list[int]]:
     texts = _tables.plain_list(items[0])
     labels = _tables.plain_list(items[-1])
     if isinstance(source, tuple) and len(items) == 2 and texts is not None and labels is not None:
         if len(texts) != len(labels):
             raise ValueError(
-                f"{count(len(texts), 'text')} and {count(len(labels), 'label')} came; "
-                "expected as many labels as texts"
+                f"{count(len(texts), 'text')} and {count(len(labels), 'label')} came; expected as many labels as texts"
             )
         return texts, labels, list(range(1, len(texts) + 1))
     if isinstance(items[0], list | tuple):
@@ -234,8 +222,7 @@ def _texts_and_labels(
     if isinstance(items[0], str) or items[0] is None:
         return items, None, list(range(1, len(items) + 1))
     raise TypeError(
-        f"the first item of the list is a {type(items[0]).__name__}; "
-        "expected a text, a pair (text, label), or a dict"
+        f"the first item of the list is a {type(items[0]).__name__}; expected a text, a pair (text, label), or a dict"
     )
 
 
@@ -292,9 +279,7 @@ def _from_folder(folder: Path, name: str, asked: _Asked) -> Examples:
             targets.append(class_folder.name)
             rows.append(seen)
     if not seen:
-        raise ValueError(
-            f"{name}: its subfolders hold no files; expected text files in one subfolder per class"
-        )
+        raise ValueError(f"{name}: its subfolders hold no files; expected text files in one subfolder per class")
     loose = len(visible) - len(classes)
     if loose:
         notes.append(f"{count(loose, 'file')} beside the class folders left out")
@@ -342,9 +327,7 @@ def _read_text(path: Path, encoding: str | None) -> str:
         ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise ValueError(
-            f"line {line}: a zero character came, which no text has; is {encoding} its encoding?"
-        )
+        raise ValueError(f"line {line}: a zero character came, which no text has; is {encoding} its encoding?")
     return text.removeprefix("\ufeff")
 
 

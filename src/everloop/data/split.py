@@ -45,6 +45,30 @@ def split_span(n: int, valid: float = 0.1, test: float = 0.1) -> tuple[slice, sl
     return slice(0, n - n_valid - n_test), slice(n - n_valid - n_test, n - n_test), slice(n - n_test, n)
 
 
+def split_blocks(
+    n: int, valid: float = 0.1, test: float = 0.1, blocks: int = 10
+) -> tuple[list[slice], list[slice], list[slice]]:
+    """Cut one long text of n steps: the end is the test; validation is a few blocks spread evenly over the rest.
+
+    Validation is then like the whole, and what comes just before the test is trained on, as anybody would who
+    wants to go on from there. A text whose parts differ (plays, chapters) is misjudged by its last part alone.
+    """
+    n_valid, n_test = _sizes(n, valid, test, "steps")
+    rest = n - n_test
+    blocks = max(1, min(blocks, n_valid, rest // 2))
+    train: list[slice] = []
+    held: list[slice] = []
+    begin = 0
+    for k in range(blocks):
+        size = n_valid * (k + 1) // blocks - n_valid * k // blocks
+        middle = rest * (2 * k + 1) // (2 * blocks) - size // 2
+        train.append(slice(begin, middle))
+        held.append(slice(middle, middle + size))
+        begin = middle + size
+    train.append(slice(begin, rest))
+    return [part for part in train if part.start < part.stop], held, [slice(rest, n)]
+
+
 def length_buckets(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[list[int]]:
     """Batches of sequences of similar length, in random order; every index comes exactly once.
 

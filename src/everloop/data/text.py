@@ -96,9 +96,7 @@ def choose_unit(texts: Sequence[str], *, purpose: Purpose) -> tuple[Unit, str]:
     unknown = _unknown_share(rest, held_out, min_count=2)
     if unknown is None:
         return "words", f"words: {count(words, 'word')} in {count(len(texts), 'text')}"
-    measured = (
-        f"{100 * unknown:.1f} % of the words of a held-out tenth are seen fewer than 2 times in the rest"
-    )
+    measured = f"{100 * unknown:.1f} % of the words of a held-out tenth are seen fewer than 2 times in the rest"
     if unknown > _MANY_UNKNOWN and words >= _ENOUGH_WORDS:
         return "subwords", f"subwords: {measured}"
     return "words", f"words: {measured}"
@@ -165,9 +163,7 @@ class TextCodec:
         if unit not in get_args(Unit) or not isinstance(reversible, bool):
             raise ValueError(f"the text codec has unit={unit!r} and reversible={reversible!r}; it is damaged")
         if ids != list(range(len(ids))) or [vocabulary.get(name) for name in _SPECIAL] != [0, 1, 2]:
-            raise ValueError(
-                f"the ids of the text codec are not 0, 1, 2 ... with {', '.join(_SPECIAL)} first"
-            )
+            raise ValueError(f"the ids of the text codec are not 0, 1, 2 ... with {', '.join(_SPECIAL)} first")
         try:
             tokenizer = Tokenizer.from_str(json.dumps(content))
         except Exception as error:  # the tokenizers library raises nothing more precise

@@ -33,7 +33,22 @@ def _text_name(name: str) -> str:
     return name.replace(".", "_")
 
 
-GREEK = {"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu", "sigma", "tau"}
+GREEK = {
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "sigma",
+    "tau",
+}
 
 
 def _latex_name(name: str) -> str:
@@ -62,7 +77,8 @@ LATEX = Style(
         "sum": r"\textstyle\sum({})", "spread": "{}",
     },
     call=r"\operatorname{{{}}}({})", name=_latex_name, old="{}^{{-}}", gradient=r"\delta {}", given=r"\partial {}",
-    later=r"\delta {}^{{+}}", transposed=r"{}^{{\top}}", line="{} &= {}", outer=r"\textstyle\sum_t {} \, {{{}}}^{{\top}}",
+    later=r"\delta {}^{{+}}", transposed=r"{}^{{\top}}", line="{} &= {}",
+    outer=r"\textstyle\sum_t {} \, {{{}}}^{{\top}}",
 )  # fmt: skip
 
 
@@ -96,8 +112,15 @@ def backward(graph: Graph, style: Style = TEXT) -> list[str]:
         label = style.gradient.format(style.old.format(style.name(name)))
         lines.append(style.line.format(label, written.write(adjoint.graph.new[f"d:{name}"])))
     for name, key in adjoint.inputs.items():
-        lines.append(style.line.format(style.gradient.format(style.name(name)), written.write(adjoint.graph.outputs[key])))
+        lines.append(
+            style.line.format(style.gradient.format(style.name(name)), written.write(adjoint.graph.outputs[key]))
+        )
     return lines + _weights(adjoint, written, style)
+
+
+def aligned(lines: list[str]) -> list[str]:
+    """LaTeX equations as an aligned environment."""
+    return ["\\begin{aligned}", *(f"  {line} \\\\" for line in lines), "\\end{aligned}"]
 
 
 def _weights(adjoint: Adjoint, written: _Writer, style: Style) -> list[str]:
@@ -110,7 +133,9 @@ def _weights(adjoint: Adjoint, written: _Writer, style: Style) -> list[str]:
             lines.append(style.line.format(label, " + ".join(terms) or "0"))
         else:
             total = style.outer.split(" ")[0].strip("{}")
-            lines.append(style.line.format(label, f"{total} {written.factor(adjoint.graph.outputs[adjoint.vectors[name]])}"))
+            lines.append(
+                style.line.format(label, f"{total} {written.factor(adjoint.graph.outputs[adjoint.vectors[name]])}")
+            )
     return lines
 
 
@@ -166,12 +191,21 @@ class _Writer:
     def factor(self, node: Expr) -> str:
         """As a factor of a product: in brackets if it is a sum or a product itself."""
         text = self.write(node)
-        return f"({text})" if node not in self.labels and node not in composites and node.op in (*PRECEDENCE, "matmul", "matmul_t") else text
+        return (
+            f"({text})"
+            if node not in self.labels and node not in composites and node.op in (*PRECEDENCE, "matmul", "matmul_t")
+            else text
+        )
 
     def _argument(self, node: Expr, k: int) -> str:
         arg = node.args[k]
         text = self.write(arg)
-        if node.op not in PRECEDENCE or arg in self.labels or arg in composites or (node.op == "div" and self.style is LATEX):
+        if (
+            node.op not in PRECEDENCE
+            or arg in self.labels
+            or arg in composites
+            or (node.op == "div" and self.style is LATEX)
+        ):
             return text
         inner = PRECEDENCE.get(arg.op, 1 if arg.op == "matmul_t" and len(arg.args) > 1 else 9)
         tight = PRECEDENCE[node.op] + (k == 1 and node.op in ("sub", "div"))

@@ -45,9 +45,9 @@ def _stage(stage: Stage, labels: dict[Expr, str]) -> list[str]:
         plus = f" + [{', '.join(_show(node, labels) for node in product.plus)}]" if product.plus else ""
         results = ", ".join(_show(node, labels) for node in product.results)
         lines.append(f"[{results}] = [{stacked}]{mark} @ [{vectors}]{plus}")
-    for node in stage.nodes:
-        lines.append(f"{labels[node]} = {node.op}({', '.join(_show(arg, labels) for arg in node.args)})")
-    return lines
+    return lines + [
+        f"{labels[node]} = {node.op}({', '.join(_show(arg, labels) for arg in node.args)})" for node in stage.nodes
+    ]
 
 
 def _show(node: Expr, labels: dict[Expr, str]) -> str:

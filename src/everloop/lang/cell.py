@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -115,11 +116,25 @@ class Cell:
             if name not in params and name not in {param.family for param in params.values()}:
                 raise TypeError(f"{self.name}: init names {name!r}; the step uses {', '.join(params)}")
         start = {name: self.start.get(name, 0.0) for name in states}
-        return Graph(self.name, {"x": x}, states, params, dict(zip(states, new, strict=True)), {"y": output}, start, names)
+        return Graph(
+            self.name,
+            {"x": x},
+            states,
+            params,
+            dict(zip(states, new, strict=True)),
+            {"y": output},
+            start,
+            names,
+        )
 
 
 def cell(
-    *, states: str, gates: str, source: str = "", start: dict[str, float] | None = None, init: dict[str, Start] | None = None
+    *,
+    states: str,
+    gates: str,
+    source: str = "",
+    start: dict[str, float] | None = None,
+    init: dict[str, Start] | None = None,
 ) -> Callable[[Callable[..., Any]], Cell]:
     """Make a cell of a function that computes one step.
 
@@ -147,24 +162,30 @@ def cell(
     return wrap
 
 
-def _run_watched(step: Callable[..., Any], arguments: dict[str, Any], options: dict[str, Any]) -> tuple[Any, dict[Expr, str]]:
-    """Call the step; also say which local variable held each value last."""
+def _run_watched(
+    step: Callable[..., Any], arguments: dict[str, Any], options: dict[str, Any]
+) -> tuple[Any, dict[Expr, str]]:
+    """Call the step; also say which local variable held each value last.
+
+    In a thread of its own, because a thread has a profile hook of its own: one that is in use (a profiler, a
+    coverage tool) is left alone.
+    """
     variables: dict[str, Any] = {}
 
     def watch(frame: Any, event: str, _: Any) -> None:
         if event == "return" and frame.f_code is step.__code__:
             variables.update(frame.f_locals)
 
-    before = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        result = step(**arguments, **options)
-    finally:
-        sys.setprofile(before)
-    names: dict[Expr, str] = {}
-    for name, value in variables.items():
-        if isinstance(value, Expr) and value.args:
-            names[value] = name
+    def run() -> Any:
+        sys.setprofile(watch)
+        try:
+            return step(**arguments, **options)
+        finally:
+            sys.setprofile(None)
+
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(run).result()
+    names = {value: name for name, value in variables.items() if isinstance(value, Expr) and value.args}
     for name, value in variables.items():
         if isinstance(value, Bundle):
             for gate, part in value._parts.items():
@@ -178,7 +199,7 @@ def _check_sizes(graph: Graph) -> None:
             if size.name is None:
                 raise TypeError(
                     f"{graph.name}: the size of {param.name} cannot be told from the step; "
-                    "add it to a value of known size, or give a state that size: states=\"h s:name\""
+                    'add it to a value of known size, or give a state that size: states="h s:name"'
                 )
     for node in toposort(graph.roots):
         if node.size is not None and node.size.name is None:

@@ -210,7 +210,7 @@ def _joint_size(args: Iterable[Expr]) -> Size | None:
     return size
 
 
-_NUMERIC: dict[str, Callable[..., float]] = {
+_NUMERIC: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,

@@ -28,12 +28,16 @@ class Recurrence:
         self._kernels: dict[tuple[str, str], Kernel] = {}
 
     def __call__(
-        self, x: Tensor, states: Mapping[str, Tensor], weights: Mapping[str, Tensor], batch_sizes: Sequence[int]
+        self,
+        x: Tensor,
+        states: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """x [N, I] and states [B, H] give the outputs [N, H] and the final states [B, H]; packed, longest first."""
         graph, total = self.plan.graph, x.shape[0]
         members = Weights(graph, self.sizes, weights)
-        values = Values(members, self.sizes)
+        values = Values(members, self.sizes, x)
         values[graph.inputs["x"]] = x
         evaluate(self.plan.before, values, total)
         packs = [values.pack(pack, total) for pack in self.plan.feeds]
@@ -126,14 +130,15 @@ class _Loop(torch.autograd.Function):
         outputs = dict(zip(ctx.outputs, grads[: len(ctx.outputs)], strict=True))
         final = dict(zip(call.states, grads[len(ctx.outputs) :], strict=True))
         saved = dict(zip(ctx.saved_names, kept, strict=True))
-        inputs, initial, weights = call.kernel.backward(
-            saved, outputs, final, call.sort(tensors)[2], list(call.batch_sizes)
+        packs, initial, weights = call.kernel.backward(
+            saved, outputs, final, call.sort(tensors)[2], list(call.batch_sizes), call.packs
         )
-        packs = [
-            inputs[names[0]] if len(names) == 1 else torch.cat([inputs[name] for name in names], -1)
-            for names in call.packs
-        ]
-        return None, *packs, *(initial[name] for name in call.states), *(weights[name] for name in call.stacks)
+        return (
+            None,
+            *packs,
+            *(initial[name] for name in call.states),
+            *(weights[name] for name in call.stacks),
+        )
 
 
 def _differentiable(call: _Call, tensors: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -144,7 +149,11 @@ def _differentiable(call: _Call, tensors: Sequence[Tensor], grads: Sequence[Tens
     pairs = [(result, grad) for result, grad in zip(results, grads, strict=True) if result.requires_grad]
     found = iter(
         torch.autograd.grad(
-            [result for result, _ in pairs], wanted, [grad for _, grad in pairs], create_graph=True, allow_unused=True
+            [result for result, _ in pairs],
+            wanted,
+            [grad for _, grad in pairs],
+            create_graph=True,
+            allow_unused=True,
         )
     )
     return tuple(next(found) if tensor.requires_grad else None for tensor in tensors)

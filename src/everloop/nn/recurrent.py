@@ -25,9 +25,9 @@ class Recurrent(nn.Module):
 
         x [B, T, I] -> y [B, T, D * H], state: a named tuple with [L * D, B, H] for each state of the cell
 
-    The index of a layer and direction in a state is `layer * D + direction`, as in torch. y holds the last layer's output,
-    both directions side by side; past the end of a sequence it is zero. The final state of the reverse
-    direction is the one after its last step, the first of the sequence.
+    The index of a layer and direction in a state is `layer * D + direction`, as in torch. y holds the last
+    layer's output, both directions side by side; past the end of a sequence it is zero. The final state of the
+    reverse direction is the one after its last step, the first of the sequence.
 
     cell: a name (`everloop.cells.names()`) or what `@cell` makes of a function.
     sizes: the sizes that the cell names beside input and hidden, as in `sizes={"proj": 64}`.
@@ -54,7 +54,11 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.cell = cells.get(cell)
-        for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+        for name, value in (
+            ("input_size", input_size),
+            ("hidden_size", hidden_size),
+            ("num_layers", num_layers),
+        ):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: {value!r} came; expected a whole number of 1 or more")
         if not 0.0 <= dropout < 1.0:
@@ -214,4 +218,4 @@ def _all_sizes(graph: Graph, hidden_size: int, given: dict[str, int]) -> dict[st
 
 @cache
 def _state_type(cell: str, states: tuple[str, ...]) -> Any:
-    return namedtuple(f"{cell.title().replace('_', '')}State", states)  # noqa: PYI024
+    return namedtuple(f"{cell.title().replace('_', '')}State", states)

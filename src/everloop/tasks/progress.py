@@ -1,0 +1,69 @@
+"""What a training shows while it runs: a line of news, a bar with metrics and time left, one row per epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+
+class Progress:
+    """Speaks on standard error, so that results can be piped; `quiet` says nothing."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self.console.print(escape(text))
+
+    @contextmanager
+    def training(self, epochs: int, first: int) -> Iterator[_Shown]:
+        bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        with bar:
+            yield _Shown(self, bar, epochs, first)
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Something that takes a while and has no steps to count."""
+        if self.console.is_terminal and not self.console.quiet:
+            with self.console.status(what):
+                yield
+        else:
+            yield
+
+
+class _Shown:
+    def __init__(self, progress: Progress, bar: Bar, epochs: int, first: int) -> None:
+        self.progress, self.bar, self.epochs = progress, bar, epochs
+        self.task = bar.add_task("", total=epochs, completed=first - 1, loss="")
+        self.last = 0.0
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        now = time.monotonic()
+        if now - self.last < 0.1 and step < steps:
+            return
+        self.last = now
+        text = f"epoch {epoch} of {self.epochs}, update {step} of {steps}"
+        self.bar.update(self.task, completed=epoch - 1 + step / steps, description=text, loss=f"{loss:.4f}")
+
+    def epoch(self, row: Mapping[str, float], *, best: bool) -> None:
+        metrics = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in row.items() if "_" in name)
+        clipped = f"  clipped {row['clipped']:.0%}" if row["clipped"] else ""
+        mark = "  best so far" if best else ""
+        self.progress.say(f"epoch {row['epoch']:>3.0f}  {metrics}{clipped}  {row['seconds']:.0f} s{mark}")

@@ -1,0 +1,428 @@
+"""What all tasks share: options as scikit-learn has them, reading data, training, the run folder, the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
+
+import tomli_w
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from torch import nn
+
+import everloop
+from everloop import cells
+from everloop.data.datasets import datasets
+from everloop.data.datasets import get as get_dataset
+from everloop.data.files import Examples, drop_duplicates, read_examples
+from everloop.data.text import TextCodec
+from everloop.insight.report import Report, render
+from everloop.lang.cell import Cell
+from everloop.nn import Recurrent
+from everloop.tasks.baselines import Baseline
+from everloop.tasks.progress import Progress
+from everloop.tasks.run import Run
+from everloop.tasks.training import Problem, Settings, seed_everything, train
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Whole = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclass(kw_only=True)
+class Task(ABC):
+    """A kind of recurrent problem on a kind of data. The constructor stores options; `fit` uses them.
+
+    epochs: 0 lets the data decide. threads: of torch while it trains and predicts; one is fastest unless layers
+    are wide (512 units or more), and results repeat exactly only for the same number.
+
+    As in scikit-learn: `fit` returns self, names that `fit` makes end in `_`, `get_params` and `set_params`
+    read and write the options, and making another object of them is a clone.
+    """
+
+    cell: str = "lstm"
+    hidden: Whole = 128
+    layers: Whole = 1
+    dropout: Share = 0.3
+    unit: Literal["auto", "chars", "words", "subwords"] = "auto"
+    vocabulary: Whole = 30_000
+    epochs: Annotated[int, Field(ge=0)] = 0
+    batch: Whole = 32
+    lr: Positive = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Share = 0.05
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    averaging: Share = 0.0
+    patience: Annotated[int, Field(ge=0)] = 5
+    valid: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    test: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    duplicates: Literal["drop", "keep"] = "drop"
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Whole = 1
+    device: str = "auto"
+
+    codec_: TextCodec = field(init=False, repr=False, compare=False)
+
+    name: ClassVar[str]
+    monitor: ClassVar[str]
+    needs_target: ClassVar[bool]
+    judged_by: ClassVar[str]
+
+    # What a task defines
+
+    @abstractmethod
+    def prepare(self, examples: Examples, progress: Progress) -> None:
+        """Look at the data: split it, fit the codec, set the fitted names that `make_network` needs."""
+
+    @abstractmethod
+    def make_network(self) -> nn.Module:
+        """The network, with fresh weights."""
+
+    def start(self, network: nn.Module) -> None:  # noqa: B027
+        """Set what of the network comes from the data, before training."""
+
+    @abstractmethod
+    def natural_epochs(self) -> int:
+        """How many epochs to train when nobody says."""
+
+    @abstractmethod
+    def problem(self) -> Problem:
+        """The training and validation splits as the training loop takes them."""
+
+    @abstractmethod
+    def baselines(self) -> list[Baseline]:
+        """Honest baselines on the test split."""
+
+    @abstractmethod
+    def measure(self) -> dict[str, float]:
+        """The model's metrics on the test split."""
+
+    @abstractmethod
+    def fitted(self) -> dict[str, Any]:
+        """What loading needs beside options, weights and codec; plain JSON."""
+
+    @abstractmethod
+    def restore(self, fitted: Mapping[str, Any], run: Run) -> None:
+        """Take up what `fitted` gave and what `save_codec` wrote."""
+
+    @abstractmethod
+    def save_codec(self, run: Run) -> None:
+        """Write what turns input into numbers."""
+
+    @abstractmethod
+    def report(self, report: Report) -> Report:
+        """Add to the report what is particular to the task."""
+
+    # Options
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+
+    def set_params(self, **params: Any) -> Self:
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"{type(self).__name__} has no option {name!r}; it has {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def check_params(self) -> None:
+        """Raise ValueError naming the first option whose value is not possible."""
+        hints = get_type_hints(type(self), include_extras=True)
+        for name, value in self.get_params().items():
+            if name == "cell" and isinstance(value, Cell):
+                continue
+            try:
+                TypeAdapter(hints[name], config=ConfigDict(strict=True)).validate_python(value)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"].replace("Input should be", "expected")
+                raise ValueError(f"{name}: {value!r} came; {reason}") from None
+        cells.get(self.cell)
+
+    # Training
+
+    def fit(
+        self,
+        data: Any,
+        targets: Sequence[Any] | None = None,
+        *,
+        input: str | None = None,
+        target: str | None = None,
+        encoding: str | None = None,
+        bad_rows: Literal["stop", "skip"] = "stop",
+        out: str | Path | None = None,
+        resume: bool = False,
+        quiet: bool = False,
+    ) -> Self:
+        """Train on data: a path, the name of a dataset (`everloop datasets`), a table, or lists.
+
+        targets: the labels, when data is a list of inputs. input, target: which columns. bad_rows: stop at a
+        row that cannot be read, or skip it. out: the run folder to write (none: nothing is written; `save`
+        does it later). resume: go on with the run in `out`.
+        """
+        self.check_params()
+        self.progress_ = Progress(quiet=quiet)
+        self.device_ = _device(self.device)
+        source = {"input": input, "target": target, "encoding": encoding, "bad_rows": bad_rows}
+        self.data_ = {"source": _source_name(data), **{k: v for k, v in source.items() if v is not None}}
+        examples = read(data, targets, input=input, target=target, encoding=encoding, bad_rows=bad_rows, task=self)
+        for note in examples.notes:
+            self.progress_.say(note)
+        if self.duplicates == "drop" and examples.kind != "text":
+            before = len(examples.notes)
+            examples = drop_duplicates(examples)
+            for note in examples.notes[before:]:
+                self.progress_.say(note)
+        self.source_ = examples.source
+        self.prepare(examples, self.progress_)
+        seed_everything(self.seed)
+        self.network_ = self.make_network().to(self.device_)
+        self.start(self.network_)
+        self.epochs_ = self.epochs or self.natural_epochs()
+        self.progress_.say(self.describe())
+        self.run_ = self._open_run(out, resume)
+        with self.few_threads():
+            self._train(resume)
+        self._evaluate()
+        return self
+
+    @contextmanager
+    def few_threads(self) -> Iterator[None]:
+        """torch with `threads` threads: on small arrays, more of them cost more than they bring."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _train(self, resume: bool) -> None:
+        options = self.get_params() | {"epochs": self.epochs_, "learning_rate": self.lr}
+        settings = Settings(**{field.name: options[field.name] for field in dataclasses.fields(Settings)})
+        start = time.perf_counter()
+        self.outcome_ = train(
+            self.network_,
+            self.problem(),
+            settings,
+            self.progress_,
+            self.run_,
+            resume=resume and self.run_ is not None,
+        )
+        self.outcome_.seconds = time.perf_counter() - start
+        if self.outcome_.message:
+            self.progress_.say(self.outcome_.message)
+
+    def _open_run(self, out: str | Path | None, resume: bool) -> Run | None:
+        if out is None:
+            if resume:
+                raise ValueError("resume=True needs out=, the run folder to go on with")
+            return None
+        if resume and (Path(out) / "run.json").is_file():
+            run = Run.open(out)
+            self._check_same(run)
+        else:
+            run = Run.create(Path(out), self.config())
+        run.update(task=self.name, fitted=self.fitted())
+        self.save_codec(run)
+        return run
+
+    def _check_same(self, run: Run) -> None:
+        """A run goes on only with the options it began with."""
+        before, now = run.config.get("options", {}), self.config()["options"]
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            name = changed[0]
+            raise ValueError(
+                f"{run.folder} was begun with {name} = {before.get(name)!r}; {now[name]!r} came. "
+                "A resumed run keeps its options; start a new one with another --out"
+            )
+
+    def _evaluate(self) -> None:
+        """Measure the test split beside the baselines, and write down what came out."""
+        self.results_: list[tuple[str, dict[str, float]]] = []
+        if self.outcome_.status != "interrupted":
+            with self.progress_.working("measuring on the test split, and the baselines"):
+                self.results_ = [(self.model_name, self.measure())]
+                self.results_ += [(baseline.name, baseline.metrics) for baseline in self.baselines()]
+        if self.run_ is not None:
+            self._finish(self.run_)
+
+    def _finish(self, run: Run) -> None:
+        outcome = self.outcome_
+        run.write_history(outcome.history)
+        run.write_json("results.json", dict(self.results_))
+        run.update(status=outcome.status, message=outcome.message, seconds=round(outcome.seconds, 1))
+        run.write_text("report.html", render(self.report(self._plain_report())))
+
+    def _plain_report(self) -> Report:
+        outcome = self.outcome_
+        return Report(
+            title=f"{type(self).__name__} on {Path(self.source_).name}",
+            summary=self.verdict(),
+            results=self.results_,
+            history=outcome.history,
+            baseline_loss=min((m["loss"] for _, m in self.results_[1:] if "loss" in m), default=None),
+            best_epoch=outcome.best_epoch or None,
+            confusion=None,
+            examples=[],
+            samples=[],
+            facts=[
+                *self.facts(),
+                ("trained", f"{outcome.seconds:.0f} s on {self.device_}, {outcome.status}"),
+            ],
+            config_toml=tomli_w.dumps(self.config()),
+        )
+
+    # What came out
+
+    @property
+    def model_name(self) -> str:
+        return f"{self._cell_name} ({self.name})"
+
+    @property
+    def better_baseline(self) -> tuple[str, dict[str, float]] | None:
+        """The strongest baseline, by the metric that the task is judged by."""
+        rivals = [row for row in self.results_[1:] if self.judged_by in row[1]]
+        if not rivals:
+            return None
+        lower = self.judged_by == "loss"
+        return (min if lower else max)(rivals, key=lambda row: row[1][self.judged_by])
+
+    def beats_baseline(self) -> bool | None:
+        """Whether the model is better than the strongest baseline on the test split; None if not measured."""
+        rival = self.better_baseline
+        if rival is None:
+            return None
+        own, other = self.results_[0][1][self.judged_by], rival[1][self.judged_by]
+        return own < other if self.judged_by == "loss" else own > other
+
+    def verdict(self) -> str:
+        """One sentence: how the model did, and beside what."""
+        if not self.results_:
+            return f"Training was {self.outcome_.status}; the test split has not been looked at."
+        own, rival = self.results_[0][1][self.judged_by], self.better_baseline
+        show = (lambda v: f"{v:.3f}") if self.judged_by == "loss" else (lambda v: f"{100 * v:.1f} %")
+        text = f"On the test split the model reaches {self.judged_by} {show(own)}"
+        if rival is None:
+            return text + "."
+        beaten = "" if self.beats_baseline() else ": the model does not beat its baseline"
+        return f"{text}; {rival[0]} reaches {show(rival[1][self.judged_by])}{beaten}."
+
+    @property
+    def _cell_name(self) -> str:
+        return cells.get(self.cell).name
+
+    def describe(self) -> str:
+        return "; ".join(f"{name}: {value}" for name, value in self.facts())
+
+    def facts(self) -> list[tuple[str, str]]:
+        parameters = sum(p.numel() for p in self.network_.parameters())
+        recurrent = next(m for m in self.network_.modules() if isinstance(m, Recurrent))
+        layers = (
+            f"{recurrent.num_layers} layer{'s' if recurrent.num_layers > 1 else ''} of {recurrent.hidden_size} units"
+        )
+        both = ", both directions" if recurrent.bidirectional else ""
+        return [("cell", f"{self._cell_name}, {layers}{both}"), ("parameters", f"{parameters:,}")]
+
+    def config(self) -> dict[str, Any]:
+        """Every option and where the data came from, as config.toml holds them."""
+        options = {name: value for name, value in self.get_params().items() if value is not None}
+        options |= {"cell": self._cell_name, "epochs": self.epochs_, "unit": self.codec_.unit}
+        return {"everloop": everloop.__version__, "task": self.name, "options": options, "data": self.data_}
+
+    # Keeping
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a run folder of a fitted task, for `load`."""
+        self._check_fitted()
+        if self.run_ is not None and self.run_.folder.resolve() == Path(folder).resolve():
+            return self.run_.folder
+        if isinstance(self.cell, Cell) and self.cell.name not in cells.names():
+            raise ValueError(f"cell {self.cell.name} is not in the catalogue, so a run folder cannot name it")
+        run = Run.create(Path(folder), self.config())
+        run.update(task=self.name, fitted=self.fitted())
+        self.save_codec(run)
+        run.write_tensors("model.safetensors", self.network_.state_dict(), {"epoch": self.outcome_.best_epoch})
+        run.seal("model.safetensors")
+        self._finish(run)
+        return run.folder
+
+    @classmethod
+    def from_run(cls, run: Run, device: str = "auto") -> Self:
+        """A fitted task from a run folder."""
+        options = run.config.get("options", {})
+        known = {field.name for field in dataclasses.fields(cls) if field.init}
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise ValueError(f"{run.folder / 'config.toml'}: {cls.__name__} has no option {unknown[0]!r}")
+        task = cls(**options)
+        task.check_params()
+        state = run.state
+        if "fitted" not in state:
+            raise ValueError(f"{run.folder / 'run.json'} has no entry 'fitted': the run was stopped before training")
+        task.epochs_ = task.epochs
+        task.data_, task.run_, task.device_ = run.config.get("data", {}), run, _device(device)
+        task.progress_ = Progress(quiet=True)
+        task.restore(state["fitted"], run)
+        task.network_ = task.make_network()
+        weights, _ = run.read_tensors("model.safetensors")
+        try:
+            task.network_.load_state_dict(weights)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1:2] or [str(error)]
+            raise ValueError(
+                f"{run.folder / 'model.safetensors'} does not fit config.toml: {first[0].strip()}"
+            ) from None
+        task.network_.to(task.device_).eval()
+        return task
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "network_"):
+            raise ValueError(f"this {type(self).__name__} is not fitted yet; call fit first, or load a run folder")
+
+
+def read(
+    data: Any,
+    targets: Sequence[Any] | None,
+    *,
+    input: str | None,
+    target: str | None,
+    encoding: str | None,
+    bad_rows: Literal["stop", "skip"],
+    task: Any,
+) -> Examples:
+    """The examples of whatever a user may call data."""
+    if isinstance(data, str) and not Path(data).exists() and data in {d.name for d in datasets()}:
+        return get_dataset(data).read()
+    if targets is not None:
+        data = (list(data), list(targets))
+    want = "yes" if task.needs_target else "no"
+    return read_examples(data, input=input, target=target, encoding=encoding, bad_rows=bad_rows, want_target=want)
+
+
+def extra_sizes(cell: str | Cell, hidden: int) -> dict[str, int] | None:
+    """A cell that projects its output gets half as many features as it has units."""
+    return {"proj": max(1, hidden // 2)} if "proj" in cells.get(cell).graph.size_names else None
+
+
+def _source_name(data: Any) -> str:
+    """For config.toml: a path from where the command can be repeated, or what kind of thing came."""
+    return str(data) if isinstance(data, str | Path) else f"a {type(data).__name__} in memory"
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {device!r} came; it cannot be used here: {str(error).splitlines()[0]}") from None
+    return found
