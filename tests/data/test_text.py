@@ -20,9 +20,7 @@ TEXTS = ["The cat can't sit.\n", "the cat sat, the dog can sit", "它坐。它�
 ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 
 
-@pytest.fixture(
-    scope="module", params=VARIANTS, ids=lambda v: f"{v[0]}-{'reversible' if v[1] else 'reading'}"
-)
+@pytest.fixture(scope="module", params=VARIANTS, ids=lambda v: f"{v[0]}-{'reversible' if v[1] else 'reading'}")
 def codec(request) -> TextCodec:
     unit, reversible = request.param
     return TextCodec.fit(TEXTS, unit=unit, reversible=reversible)
@@ -195,9 +193,7 @@ class TestVocabulary:
         assert len(TextCodec.fit([text], unit="subwords", reversible=True, max_size=300)) == 300
         assert len(long.encode(text)) < len(short.encode(text)) < len(text)
         per_piece = len(text[:10_000]) / len(short.encode(text[:10_000]))
-        assert short.describe() == (
-            f"subwords, 497 of them (byte pairs; {per_piece:.1f} characters each on average)"
-        )
+        assert short.describe() == (f"subwords, 497 of them (byte pairs; {per_piece:.1f} characters each on average)")
 
     @pytest.mark.parametrize(
         ("texts", "options", "words"),
@@ -258,9 +254,7 @@ class TestChooseUnit:
         for text in ("我喜欢这本书 OK", "この本が好きです", "ฉันชอบหนังสือเล่มนี้"):
             unit, why = choose_unit([text], purpose=purpose)
             assert unit == "chars"
-            assert re.fullmatch(
-                r"characters: \d+ % of the letters are of scripts without spaces between words", why
-            )
+            assert re.fullmatch(r"characters: \d+ % of the letters are of scripts without spaces between words", why)
         assert choose_unit(["저는 이 책을 좋아합니다"], purpose="classify")[0] == "words"
 
     def test_a_classifier_reads_words(self):
@@ -276,9 +270,7 @@ class TestChooseUnit:
         texts = [f"film {i}x {i}y {i}z" for i in range(13_000)]
         unit, why = choose_unit(texts, purpose="classify")
         assert unit == "subwords"
-        assert (
-            why == "subwords: 75.0 % of the words of a held-out tenth are seen fewer than 2 times in the rest"
-        )
+        assert why == "subwords: 75.0 % of the words of a held-out tenth are seen fewer than 2 times in the rest"
 
     def test_a_generator_writes_characters_until_the_text_is_large(self):
         line = "a line of text that is fifty characters in length\n"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from everloop.data import datasets
     from everloop.data.datasets import Dataset
     from everloop.data.files import Examples, drop_duplicates, read_examples
-    from everloop.data.split import Split, length_buckets, split_rows, split_span
+    from everloop.data.split import Split, length_buckets, split_blocks, split_rows
     from everloop.data.text import Decoder, TextCodec, Unit, choose_unit
 
 __all__ = [
@@ -25,13 +25,13 @@ __all__ = [
     "drop_duplicates",
     "length_buckets",
     "read_examples",
+    "split_blocks",
     "split_rows",
-    "split_span",
 ]
 
 _HOME = {
     "files": ("Examples", "drop_duplicates", "read_examples"),
-    "split": ("Split", "length_buckets", "split_rows", "split_span"),
+    "split": ("Split", "length_buckets", "split_blocks", "split_rows"),
     "text": ("Decoder", "TextCodec", "Unit", "choose_unit"),
     "datasets": ("Dataset",),
 }

@@ -39,12 +39,6 @@ def split_rows(
     return Split(sorted(in_train), sorted(in_valid), sorted(in_test))
 
 
-def split_span(n: int, valid: float = 0.1, test: float = 0.1) -> tuple[slice, slice, slice]:
-    """Cut one long sequence of n steps into training, validation and test, in this order of time."""
-    n_valid, n_test = _sizes(n, valid, test, "steps")
-    return slice(0, n - n_valid - n_test), slice(n - n_valid - n_test, n - n_test), slice(n - n_test, n)
-
-
 def split_blocks(
     n: int, valid: float = 0.1, test: float = 0.1, blocks: int = 10
 ) -> tuple[list[slice], list[slice], list[slice]]:

@@ -1,0 +1,96 @@
+"""Documents are true: what README and the examples show runs, and both languages say the same."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+READMES = ("README.md", "README.zh-CN.md")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def without_comments(code: str) -> list[str]:
+    return [line.split("#")[0].rstrip() for line in code.splitlines()]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_run(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out.strip()
+
+
+def test_examples_are_listed() -> None:
+    listed = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    assert EXAMPLES
+    for example in EXAMPLES:
+        assert f"`{example.name}`" in listed
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_readme_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{word} film {k},{label}" for k in range(30) for word, label in (("great", "positive"), ("dull", "negative"))
+    ]
+    Path("reviews.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    lengths = [5, 3]
+    given = {"x": torch.randn(2, 5, 32), "lengths": lengths}
+    code = blocks(name, "python")
+    assert len(code) == 2
+    for block in code:
+        exec(compile(block, name, "exec"), given)
+    assert given["y"].shape == (2, 5, 128)
+    assert given["state"].c.shape == (4, 2, 64)
+    assert (tmp_path / "runs" / "reviews" / "report.html").is_file()
+
+
+def test_readmes_show_the_same() -> None:
+    english, chinese = READMES
+    for language in ("python", "sh"):
+        assert [without_comments(b) for b in blocks(english, language)] == [
+            without_comments(b) for b in blocks(chinese, language)
+        ]
+    assert blocks(english, "text") == blocks(chinese, "text")
+    assert [line.count("|") for line in tables(english)] == [line.count("|") for line in tables(chinese)]
+    assert numbers(english) == numbers(chinese)
+
+
+def tables(name: str) -> list[str]:
+    return [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+
+
+def numbers(name: str) -> list[list[str]]:
+    return [re.findall(r"\d+\.\d+", line) for line in tables(name)]
+
+
+def test_readme_commands_exist() -> None:
+    from typer.main import get_command
+
+    from everloop.cli import app
+
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    mentioned = set(re.findall(r"everloop ([a-z]+)", "\n".join(blocks(READMES[0], "sh"))))
+    assert mentioned
+    assert mentioned <= known
+
+
+def test_glossary_words_are_used() -> None:
+    words = re.findall(
+        r"^\| ([a-z][a-z ,()]*?) \|", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    for word in words:
+        if word in ("letter", "word"):
+            continue
+        first = re.split(r"[ ,(]", word)[0]
+        assert re.search(rf"\b{first}", source), f"{word} is in the glossary, and nowhere in the code"
