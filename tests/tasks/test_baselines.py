@@ -108,12 +108,8 @@ def test_examples_must_be_there_and_in_pairs():
 def test_english_reviews_reach_what_ngrams_are_known_to_reach():
     with shared("reviews_mr.csv").open(encoding="utf-8", newline="") as file:
         rows = [(row["text"], row["label"]) for row in csv.DictReader(file)]
-    texts, labels = zip(
-        *(rows[place] for place in np.random.default_rng(0).permutation(len(rows))), strict=True
-    )
-    _, regression = classifier_baselines(
-        texts[1066:], labels[1066:], texts[:1066], labels[:1066], unit="words"
-    )
+    texts, labels = zip(*(rows[place] for place in np.random.default_rng(0).permutation(len(rows))), strict=True)
+    _, regression = classifier_baselines(texts[1066:], labels[1066:], texts[:1066], labels[:1066], unit="words")
     assert regression.metrics["accuracy"] > 0.76
     assert regression.metrics["loss"] < 0.48
 
@@ -172,9 +168,7 @@ def test_vectorised_counts_are_those_of_a_plain_loop():
     everything = [pairs.count((first, last)) for first in range(5) for last in range(5)]
     for before, token in pairwise(test):
         after = {last: pairs.count((before, last)) for last in range(5)}
-        expected.append(
-            plain(after, token, lower[token], everything) if sum(after.values()) else lower[token]
-        )
+        expected.append(plain(after, token, lower[token], everything) if sum(after.values()) else lower[token])
     np.testing.assert_allclose(probabilities(train, test, 5, 2), expected)
 
 

@@ -76,10 +76,12 @@ def _kind(name: str) -> str:
     return name.rsplit("_", 1)[-1]
 
 
+def _words(name: str) -> str:
+    return escape(" ".join(_WORDS.get(word, word) for word in name.split("_")))
+
+
 def _title(name: str) -> str:
-    words = " ".join(_WORDS.get(word, word) for word in name.split("_"))
-    unit = f" ({_UNITS[name]})" if name in _UNITS else ""
-    return escape(words + unit)
+    return _words(name) + (f" ({_UNITS[name]})" if name in _UNITS else "")
 
 
 def _value(name: str, value: float | None) -> str:
@@ -113,18 +115,20 @@ def _results(results: list[tuple[str, dict[str, float]]]) -> str:
         + "</tr>"
         for model, row in results
     )
-    meanings = "; ".join(f"{_title(name)} is {_MEANINGS[name]}" for name in metrics if name in _MEANINGS)
-    note = "In bold the best of each column. " + (f"Here {meanings}." if meanings else "")
+    meanings = "; ".join(f"{_words(name)} is {_MEANINGS[name]}" for name in metrics if name in _MEANINGS)
+    bold = ["In bold the best of each column."] if len(results) > 1 else []
+    note = " ".join([*bold, *([f"Here {meanings}."] if meanings else [])])
     return (
         _scroll("Results", f'<table>\n<thead><tr><th scope="col">model</th>{head}</tr></thead>\n<tbody>\n{body}')
         + _verdict(results)
-        + f'\n<p class="note">{note}</p>'
+        + (f'\n<p class="note">{note}</p>' if note else "")
     )
 
 
 def _result(name: str, value: float | None, best: float | None) -> str:
     text = _value(name, value)
-    return f'<td class="number">{f"<strong>{text}</strong>" if value == best is not None else text}</td>'
+    is_best = best is not None and value == best
+    return f'<td class="number">{f"<strong>{text}</strong>" if is_best else text}</td>'
 
 
 def _best(name: str, values: Iterable[float | None]) -> float | None:
@@ -134,19 +138,21 @@ def _best(name: str, values: Iterable[float | None]) -> float | None:
 
 
 def _verdict(results: list[tuple[str, dict[str, float]]]) -> str:
-    """A plain sentence for every metric in which the model, the first row, does not beat all baselines."""
+    """A plain sentence for every baseline that the model, the first row, does not beat."""
     (model, reached), *baselines = results
-    sentences = []
+    lost: dict[str, list[str]] = {}
     for name, value in reached.items():
-        rivals = [(row[name], rival) for rival, row in baselines if name in row and math.isfinite(row[name])]
-        best = _best(name, [rival_value for rival_value, _ in rivals])
+        rivals = {rival: row[name] for rival, row in baselines if math.isfinite(row.get(name, math.nan))}
+        best = _best(name, rivals.values())
         if best is None or (value != best and _best(name, [value, best]) == value):
             continue
-        rival = next(rival for rival_value, rival in rivals if rival_value == best)
-        sentences.append(
-            f"By {_title(name)}, {escape(model)} does not beat {escape(rival)}: "
-            f"{_value(name, value)} against {_value(name, best)}."
-        )
+        rival = next(rival for rival, reached_by_it in rivals.items() if reached_by_it == best)
+        against = f"by {_words(name)} ({_value(name, value)} against {_value(name, best)})"
+        lost.setdefault(rival, []).append(against)
+    sentences = [
+        f"On this split {escape(model)} does not beat {escape(rival)} {' or '.join(metrics)}."
+        for rival, metrics in lost.items()
+    ]
     return f'\n<p class="verdict">{" ".join(sentences)}</p>' if sentences else ""
 
 
@@ -172,14 +178,15 @@ def _epochs(report: Report) -> str:
     is_open = " open" if len(report.history) <= 10 else ""
     table = _scroll("Every epoch", f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}")
     count = f"{len(report.history):,} epochs" if len(report.history) > 1 else "the only epoch"
-    return f"<details{is_open}>\n<summary>Figures of {count}</summary>\n{table}\n</details>"
+    bold = ", the best in bold" if report.best_epoch is not None and len(report.history) > 1 else ""
+    return f"<details{is_open}>\n<summary>Figures of {count}{bold}</summary>\n{table}\n</details>"
 
 
 def _best_mark(row: dict[str, float], best_epoch: int | None) -> str:
     return ' class="best"' if best_epoch is not None and row.get("epoch") == best_epoch else ""
 
 
-_WIDTH, _HEIGHT = 640, 320
+_WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 626, 38, 262
 
 
@@ -238,18 +245,19 @@ def _frame(across: _Scale, up: _Scale, ticks: list[float]) -> str:
     whole = [tick for tick in _ticks(across.low, across.high, whole=True) if across.low <= tick <= across.high]
     lines += [
         f'<path class="grid" d="M{across(tick)} {_BOTTOM}v5"/>'
-        f'<text x="{across(tick)}" y="{_BOTTOM + 8}" dy="0.9em" text-anchor="middle">{_tick(tick, whole)}</text>'
+        f'<text x="{across(tick)}" y="{_BOTTOM + 12}" dy="0.9em" text-anchor="middle">{_tick(tick, whole)}</text>'
         for tick in whole
     ]
-    lines.append(f'<text x="{_LEFT - 8}" y="6" dy="0.75em" text-anchor="start">loss (nats)</text>')
-    lines.append(f'<text x="{_RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">epoch</text>')
+    lines.append('<text x="0" y="4" dy="0.75em">loss (nats)</text>')
+    lines.append(f'<text x="0" y="{_BOTTOM + 12}" dy="0.9em">epoch</text>')
     return "\n".join(lines)
 
 
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     """About five round numbers, the first at or below `low` and the last at or above `high`."""
-    if high <= low:
-        margin = 0 if whole else abs(low) * 0.1 or 0.1
+    if not whole and high - low <= 1e-3 * abs(high):
+        # A flat line: a closer look would only enlarge noise, and give ticks that all read the same.
+        margin = 0.1 * abs(high) or 0.1
         low, high = low - margin, high + margin
     rough = (high - low) / (8 if whole else 5) or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
@@ -261,8 +269,10 @@ def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
 
 def _tick(tick: float, ticks: list[float]) -> str:
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    if max(abs(ticks[0]), abs(ticks[-1])) >= 1e5 or step < 1e-4:
+    if max(abs(ticks[0]), abs(ticks[-1])) >= 1e5:
         return f"{tick:.3g}"
+    if step < 1e-4:
+        return f"{tick:.4g}"
     return f"{tick:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 
@@ -293,7 +303,7 @@ def _legend(
         *((True, line.format("baseline"), f"baseline, {_value('loss', value)}") for value in baseline),
     ]
     if best is not None:
-        entries.append((True, ring, f"best epoch: {best[0]:.0f}, {_value('loss', best[1])}"))
+        entries.append((True, ring, f"best epoch {best[0]:.0f}, validation {_value('loss', best[1])}"))
     items = "".join(
         f'<li><svg viewBox="0 0 28 16" width="28" height="16" aria-hidden="true">{sign}</svg> {text}</li>'
         for is_there, sign, text in entries
@@ -309,6 +319,11 @@ def _confusion(confusion: tuple[list[str], list[list[int]]] | None) -> str:
     if confusion is None or not confusion[0]:
         return ""
     labels, counts = confusion
+    if [len(row) for row in counts] != [len(labels)] * len(labels):
+        raise ValueError(
+            f"confusion has {len(labels)} labels and rows of {[len(row) for row in counts]} counts; "
+            "give one row per label and one count per label in each"
+        )
     shown = _most_confused(counts) if len(labels) > MOST_CLASSES else list(range(len(labels)))
     names, table = _fold(labels, counts, shown)
     others = len(labels) - len(shown)
@@ -318,11 +333,11 @@ def _confusion(confusion: tuple[list[str], list[list[int]]] | None) -> str:
     foot = "".join(f'<td class="number">{total:,}</td>' for total in [*columns, sum(columns)])
     kind = "confusion upright" if len(names) > 8 else "confusion"
     body = (
-        f'<table class="{kind}">\n<thead><tr><th scope="col">truth ↓&ensp;taken for →</th>{head}'
+        f'<table class="{kind}">\n<thead><tr><th scope="col">taken for →<br>truth ↓</th>{head}'
         f'<th scope="col" class="number"><span>in all</span></th></tr></thead>\n<tbody>\n{rows}\n</tbody>\n'
         f'<tfoot><tr><th scope="row">in all</th>{foot}</tr></tfoot>'
     )
-    note = "A row holds the examples of one class; the darker a field, the larger its share of the row."
+    note = "A row holds the examples of one class; the stronger the colour of a field, the larger its share of the row."
     if others:
         note += f" Of {len(labels):,} classes the {len(shown)} most confused are shown, the rest taken together."
     return _scroll("Confusion matrix", body, closed=True) + f'\n<p class="note">{note}</p>'
@@ -356,7 +371,8 @@ def _confusion_row(place: int, name: str, row: list[int], others: int) -> str:
         mark = ' class="number right"' if place == column and not is_mixed else ' class="number"'
         shade = "" if is_mixed or not count else f' style="--share:{share:.3f}" title="{100 * share:.1f}&nbsp;%"'
         cells.append(f"<td{mark}{shade}>{count:,}</td>")
-    return f'<tr><th scope="row" dir="auto">{escape(name)}</th>{"".join(cells)}<td class="number">{total:,}</td></tr>'
+    cells.append(f'<td class="number">{total:,}</td>')
+    return f'<tr><th scope="row" dir="auto"><span>{escape(name)}</span></th>{"".join(cells)}</tr>'
 
 
 # Texts.
@@ -449,7 +465,7 @@ figure > svg { display: block; width: 100%; height: auto; }
 .legend { margin: 0 0 0.75rem; padding: 0; }
 .legend svg { vertical-align: -3px; }
 svg text { fill: var(--quiet); font-size: 13px; font-variant-numeric: tabular-nums; }
-svg path, svg circle { fill: none; stroke-linejoin: round; stroke-linecap: round; }
+svg path, svg circle { fill: none; stroke-linejoin: round; stroke-linecap: round; vector-effect: non-scaling-stroke; }
 svg path.grid { stroke: var(--line); }
 svg path.train { stroke: var(--quiet); stroke-width: 1.5; }
 svg path.valid { stroke: rgb(var(--accent)); stroke-width: 2.5; }
@@ -458,21 +474,23 @@ svg path.mark { stroke: var(--quiet); stroke-width: 1; stroke-dasharray: 1 4; }
 svg circle.train { fill: var(--quiet); }
 svg circle.valid { fill: rgb(var(--accent)); }
 svg circle.mark { stroke: var(--ink); stroke-width: 1.5; }
-.confusion { width: auto; min-width: 50%; }
+.confusion { width: max-content; }
 .confusion th, .confusion td { padding: 0.4rem 0.7rem; border: 1px solid var(--paper); }
-.confusion th:first-child { padding-left: 0; }
-.confusion tbody th, .confusion tfoot th { max-width: 12rem; overflow-wrap: anywhere; }
+.confusion th:first-child { padding-left: 0; position: sticky; left: 0; background: var(--paper); }
+.confusion tfoot th { font-weight: 400; }
+.confusion th span { display: inline-block; max-width: 11rem; overflow-wrap: anywhere; }
 .confusion td[style] {
   background: rgb(var(--accent) / calc(0.04 + var(--share) * 0.34));
   print-color-adjust: exact; -webkit-print-color-adjust: exact;
 }
 .confusion .right { font-weight: 700; }
-.confusion tfoot, .confusion tr > td:last-child { color: var(--quiet); }
-.upright { font-size: 0.8125rem; }
-.upright td, .upright th { padding: 0.25rem 0.4rem; }
-.upright thead .number span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 9rem; }
-.examples td { overflow-wrap: anywhere; white-space: pre-line; }
-.examples td:not(:first-child) { white-space: nowrap; }
+.confusion tfoot, .confusion td:not([style]) { color: var(--quiet); }
+.upright, .upright thead th { font-size: 0.75rem; }
+.upright td, .upright th { padding: 0.2rem 0.3rem; }
+.upright thead .number span { writing-mode: vertical-rl; text-orientation: sideways; transform: rotate(180deg); }
+.upright thead .number span { max-height: 9rem; text-align: start; }
+.examples td { overflow-wrap: break-word; white-space: pre-line; }
+.examples td:first-child { overflow-wrap: anywhere; }
 .wrong { color: var(--quiet); font-size: 0.8125rem; border-bottom: 1px solid currentColor; }
 pre {
   margin: 0; padding: 1rem 1.1rem; border: 1px solid var(--line); border-radius: 4px;
@@ -485,17 +503,25 @@ dl div { display: grid; grid-template-columns: 11rem 1fr; gap: 0.25rem 1rem; pad
 dl div { border-bottom: 1px solid var(--line); }
 dt { color: var(--quiet); }
 dd { margin: 0; overflow-wrap: anywhere; }
+@media (min-width: 60rem) {
+  .scroll:has(.upright) { margin-inline-end: calc(24rem - 50vw); }
+}
 @media (max-width: 34rem) {
   main { padding-top: 2.25rem; }
   h1 { font-size: 1.5rem; }
   .summary { font-size: 1.0625rem; }
   figure > svg text { font-size: 20px; }
-  dl div { grid-template-columns: 1fr; }
+  th, td { padding-inline-end: 0.6rem; }
+  .confusion th, .confusion td { padding-inline: 0.4rem; }
+  dl div { grid-template-columns: 1fr; gap: 0; }
 }
 @media print {
+  :root { color-scheme: light; }
+  :root { --paper: #ffffff; --ink: #1c1d1f; --quiet: #5c6066; --line: #dcdcd6; --accent: 0 91 166; }
   main { max-width: none; padding: 0; }
   section { margin-top: 2rem; break-inside: avoid-page; }
   h2 { break-after: avoid; }
   .scroll { overflow: visible; }
+  .upright, .upright thead th { font-size: 0.5625rem; }
 }
 """
