@@ -7,8 +7,11 @@ import json
 import math
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,7 +22,6 @@ from everloop import __version__
 
 app = typer.Typer(
     help="Recurrent neural networks: a file of sequences becomes a trained model; an equation becomes a layer.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -148,17 +150,18 @@ def train(
     before = _before(config, out, resume)
     data = before.get("data", {}) | {k: v for k, v in given.items() if k in _DATA_FLAGS}
     source = file or data.get("source")
-    if source is None:
-        raise ValueError("what should it train on? Give a FILE, or --config RUN/config.toml")
+    if not isinstance(source, str):
+        told = "; the configuration names none: it was trained on data in memory" if before else ""
+        raise ValueError(f"what should it train on? Give a FILE, or --config RUN/config.toml{told}")
     how = {name: value for name, value in data.items() if name != "source"}
     name = task or before.get("task") or _guess(source, how, quiet)
     model = _model(name, before, given, settings or [])
     from everloop.tasks.run import free_folder
 
-    folder = out or free_folder(f"{Path(source).name.partition('.')[0]}-{name}")
-    model.fit(source, out=folder, resume=resume, quiet=quiet, **how)
+    stem = Path(source).resolve().name.strip(".").partition(".")[0] or "data"
+    model.fit(source, out=out or free_folder(f"{stem}-{name}"), resume=resume, quiet=quiet, **how)
     _show_results(model)
-    _finish(model)
+    _finish(model, quiet)
 
 
 def _before(config: Path | None, out: Path | None, resume: bool) -> dict[str, Any]:
@@ -167,9 +170,13 @@ def _before(config: Path | None, out: Path | None, resume: bool) -> dict[str, An
 
     if resume and out is None:
         raise ValueError("--resume needs --out, the run folder to go on with")
-    if config is not None:
-        return read_config(config)
-    return read_config(out) if resume and out is not None and (out / "config.toml").is_file() else {}
+    if config is None and not (resume and out is not None and (out / "config.toml").is_file()):
+        return {}
+    before = read_config(config or out or "")
+    unknown = sorted(before.get("data", {}).keys() - {"source", *_DATA_FLAGS})
+    if unknown:
+        raise ValueError(f"{config or out}: [data] has {unknown[0]!r}; expected source, {', '.join(_DATA_FLAGS)}")
+    return before
 
 
 def _guess(source: str, how: dict[str, Any], quiet: bool) -> str:
@@ -191,7 +198,8 @@ def _model(name: str, before: dict[str, Any], given: dict[str, Any], settings: l
             raise ValueError(f"--{flag.replace('_', '-')} is not an option of a {name}; it has {', '.join(known)}")
     options = before.get("options", {}) if name == before.get("task", name) else {}
     options |= {flag: value for flag, value in given.items() if flag in _TASK_FLAGS}
-    return kind().set_params(**options, **dict(_setting(text) for text in settings))
+    options |= dict(_setting(text) for text in settings)
+    return kind().set_params(**options)
 
 
 _DATA_FLAGS = ("input", "target", "encoding", "bad_rows")
@@ -227,7 +235,7 @@ def evaluate(
     if as_json:
         print(json.dumps(metrics))
     else:
-        _print_results([(f"{run} on {examples.source}", metrics)])
+        print_results([(f"{run} on {examples.source}", metrics)])
 
 
 @app.command()
@@ -252,7 +260,7 @@ def predict(
     if out is None:
         _write_predictions(model, rows, sys.stdout)
         return
-    with out.open("w", encoding="utf-8", newline="") as file:
+    with _writing(out) as file:
         _write_predictions(model, rows, file)
     _say(f"{len(rows):,} predictions in {out}")
 
@@ -368,13 +376,11 @@ def datasets(
     examples = known.get(name).read()
     if out is None:
         raise ValueError(f"where to? everloop datasets {name} --out FILE")
-    if out.exists():
-        raise FileExistsError(f"{out} exists; give another --out")
-    with out.open("w", encoding="utf-8", newline="") as file:
+    with _writing(out) as file:
         if examples.targets is None:
             file.write("\n".join(examples.inputs))
         else:
-            writer = csv.writer(file)
+            writer = csv.writer(file, lineterminator="\n")
             writer.writerows([("text", "label"), *zip(examples.inputs, examples.targets, strict=True)])
     _say(f"{len(examples.inputs):,} examples in {out}")
 
@@ -390,18 +396,30 @@ def demo(
 
 
 @app.callback(invoke_without_command=True)
-def _top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     if version:
         print(f"everloop {__version__}")
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+_UsageError: Any = typer.BadParameter.__bases__[0]
+"""What the parser of the command line raises. Not by its module: newer versions of typer bring their own click."""
 
 
 def main() -> None:
     """Run the command; an error is one clear message and a non-zero exit."""
+    warnings.showwarning = _warn
     try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
+        code = app(standalone_mode=False, prog_name="everloop")
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except _UsageError as error:
+        _fail(_usage_message(error), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -412,7 +430,30 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("EVERLOOP_DEBUG"):
             raise
+        if _is_out_of_memory(error):
+            _fail("there is not enough memory; try a smaller --hidden, --batch, --vocabulary or --length", 1)
         _fail(f"unexpected {type(error).__name__}: {error}. EVERLOOP_DEBUG=1 shows where; please report it", 1)
+    if code == 130:
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")  # the terminal has shown ^C where the cursor was
+        _fail("stopped", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch tells so in words only, and in others for each device."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("allocate memory", "out of memory", "not enough memory")
+    )
+
+
+def _usage_message(error: Any) -> str:
+    said = error.format_message().rstrip(".")
+    return f"{said}; see {error.ctx.command_path} --help" if error.ctx else said
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say(f"warning: {message}")
 
 
 def _message(error: BaseException) -> str:
@@ -421,34 +462,36 @@ def _message(error: BaseException) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
-def _fail(message: str, code: int) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(message)}")
+def _fail(message: str, code: int) -> NoReturn:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("error:", style="bold red", end=" ")
+    console.print(message, markup=False, emoji=False)
     sys.exit(code)
 
 
-def _finish(model: Any) -> None:
+def _finish(model: Any, quiet: bool) -> None:
     """Where the run is, what to do with it; a training that did not finish is no success."""
     folder = model.run_.folder
     outcome = model.outcome_
     if outcome.status == "diverged":
         _fail(f"{outcome.message}\nThe run folder is {folder}", 1)
-    _say(f"run folder: {folder}\nreport:     {folder / 'report.html'}")
+    _say(f"run folder: {folder}\nreport:     {folder / 'report.html'}", quiet)
     if outcome.status == "interrupted":
         _say(f"to go on:   everloop train --out {folder} --resume")
-        raise typer.Exit(130)
+        sys.exit(130)
     verb = f"predict {folder} TEXT" if hasattr(model, "predict_proba") else f"generate {folder} --prompt TEXT"
-    _say(f"to use it:  everloop {verb}")
+    _say(f"to use it:  everloop {verb}", quiet)
 
 
 def _show_results(model: Any) -> None:
     if not model.results_:
         return
-    _print_results(model.results_)
+    print_results(model.results_)
     if model.beats_baseline() is False:
-        _out().print(f"[bold]The model does not beat its baseline ({escape(model.better_baseline[0])}).[/]")
+        _out().print(f"The model does not beat its baseline ({model.better_baseline[0]}).", style="bold")
 
 
-def _print_results(results: list[tuple[str, dict[str, float]]]) -> None:
+def print_results(results: list[tuple[str, dict[str, float]]]) -> None:
     metrics = list(dict.fromkeys(name for _, row in results for name in row))
     table = Table(
         "test split" if len(results) > 1 else "",
@@ -457,17 +500,29 @@ def _print_results(results: list[tuple[str, dict[str, float]]]) -> None:
         header_style="bold",
     )
     for name, row in results:
-        table.add_row(escape(name), *(f"{row[m]:.4f}" if m in row else "" for m in metrics))
+        table.add_row(escape(name), *(_figure(row.get(m)) for m in metrics))
     for column in table.columns[1:]:
         column.justify = "right"
     _out().print(table)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Any]:
+    """A new file to write text to; one that exists is left alone."""
+    try:
+        with path.open("x", encoding="utf-8", newline="") as file:
+            yield file
+    except FileExistsError:
+        raise FileExistsError(f"{path} exists; give another --out") from None
+    except OSError as error:
+        raise OSError(error.errno, f"{path}: {error.strerror}") from None
 
 
 def _texts(texts: list[str], input: str | None, encoding: str | None, bad_rows: Literal["stop", "skip"]) -> list[str]:
     """The texts themselves, or those of the file that they name."""
     from everloop.data.files import read_examples
 
-    if len(texts) != 1:
+    if len(texts) != 1 or not texts[0]:
         return texts
     path = Path(texts[0])
     try:
@@ -520,10 +575,17 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def _figure(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
 def _out() -> Console:
-    return Console(highlight=False)
+    """Results: in a file or a pipe, no line is cut to the width of a terminal that is not there."""
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 1_000)
 
 
 def _say(text: str, quiet: bool = False) -> None:
     if not quiet:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(escape(text))
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False, emoji=False)

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop.compiler.describe import describe
 from everloop.compiler.differentiate import Adjoint, differentiate, save
 from everloop.compiler.plan import Plan, Stage, plan
-from everloop.export.plan import describe
 from everloop.lang.expr import Expr, Size
 from everloop.lang.family import Param
 from everloop.lang.graph import Graph
@@ -26,41 +26,28 @@ from everloop.lang.graph import Graph
 Value = Tensor | float
 
 
-def _compare(compare: Callable[[Value, Value], Tensor]) -> Callable[[Value, Value], Tensor]:
-    def spelled(a: Value, b: Value) -> Tensor:
-        dtype = a.dtype if isinstance(a, Tensor) else b.dtype  # type: ignore[union-attr]
-        return compare(a, b).to(dtype)
+def _on_numbers_too(function: Callable[..., Tensor]) -> Callable[..., Value]:
+    """The function of tensors for tensors and numbers; of numbers alone, it gives a number."""
+
+    def spelled(*args: Value) -> Value:
+        # The most frequent case by far, in a loop where every microsecond is one per step.
+        if len(args) == 1 and isinstance(args[0], Tensor):
+            return function(args[0])
+        like = next((arg for arg in args if isinstance(arg, Tensor)), None)
+        if like is None:
+            return function(*(torch.tensor(arg, dtype=torch.float64) for arg in args)).item()
+        return function(*(arg if isinstance(arg, Tensor) else like.new_tensor(arg) for arg in args))
 
     return spelled
 
 
-def _where(condition: Tensor, a: Value, b: Value) -> Tensor:
-    a, b = (v if isinstance(v, Tensor) else condition.new_tensor(v) for v in (a, b))
-    return torch.where(condition != 0, a, b)
-
-
-def _maximum(a: Value, b: Value) -> Tensor:
+def _maximum(a: Tensor, b: Tensor) -> Tensor:
     """At a tie the gradient belongs to b; NaN in either wins."""
-    a, b = _tensors(a, b)
     return torch.where((a > b) | a.isnan(), a, b)
 
 
-def _minimum(a: Value, b: Value) -> Tensor:
-    a, b = _tensors(a, b)
+def _minimum(a: Tensor, b: Tensor) -> Tensor:
     return torch.where((a < b) | a.isnan(), a, b)
-
-
-def _tensors(a: Value, b: Value) -> tuple[Tensor, Tensor]:
-    like = a if isinstance(a, Tensor) else b
-    assert isinstance(like, Tensor)
-    return tuple(v if isinstance(v, Tensor) else like.new_tensor(v) for v in (a, b))  # type: ignore[return-value]
-
-
-def _on_numbers_too(function: Callable[[Tensor], Tensor]) -> Callable[[Value], Value]:
-    def spelled(a: Value) -> Value:
-        return function(a) if isinstance(a, Tensor) else function(torch.tensor(a, dtype=torch.float64)).item()
-
-    return spelled
 
 
 SPELLING: dict[str, Callable[..., Any]] = {
@@ -75,11 +62,11 @@ SPELLING: dict[str, Callable[..., Any]] = {
     "sqrt": _on_numbers_too(torch.sqrt),
     "tanh": _on_numbers_too(torch.tanh),
     "sigmoid": _on_numbers_too(torch.sigmoid),
-    "maximum": _maximum,
-    "minimum": _minimum,
-    "gt": _compare(operator.gt),
-    "ge": _compare(operator.ge),
-    "where": _where,
+    "maximum": _on_numbers_too(_maximum),
+    "minimum": _on_numbers_too(_minimum),
+    "gt": _on_numbers_too(lambda a, b: (a > b).to(a.dtype)),
+    "ge": _on_numbers_too(lambda a, b: (a >= b).to(a.dtype)),
+    "where": _on_numbers_too(lambda condition, a, b: torch.where(condition != 0, a, b)),
     "sum": lambda a: a.sum(-1, keepdim=True),
 }
 
@@ -143,23 +130,36 @@ class Values(dict[Expr, Value]):
         self.update(zip(nodes, array.split(widths, dim=-1), strict=True))
 
     def pack(self, nodes: tuple[Expr, ...], rows: int) -> Tensor:
+        """The values side by side: [rows, F]."""
+        return self.join(nodes, rows).expand(rows, -1)
+
+    def join(self, nodes: tuple[Expr, ...], rows: int) -> Tensor:
         """The values side by side: [rows, F], or [F] if none of them has rows."""
         if nodes in self._packs:
             return self._packs[nodes]
-        if len(nodes) > 1 and all(node.op == "vector" for node in nodes):
+        if all(node.op == "vector" for node in nodes):
             return self.weights.stacked([node.attr for node in nodes])
-        arrays = [self.rows(node, rows) for node in nodes]
+        values = [self[node] for node in nodes]
+        if all(isinstance(value, Tensor) and value.dim() == 1 for value in values):
+            arrays: list[Tensor] = values  # type: ignore[assignment]
+        else:
+            arrays = [self.rows(node, rows) for node in nodes]
         if len(arrays) == 1:
             return arrays[0]
         return torch.cat(arrays, dim=-1, out=self.room.get(nodes))
 
     def rows(self, node: Expr, rows: int) -> Tensor:
         """The value as an array [rows, F], repeated where it is less."""
+        return self._tensor(node).expand(rows, 1 if node.size is None else length(node.size, self.sizes))
+
+    def spread(self, node: Expr, width: int) -> Tensor:
+        """One number per row, repeated: [rows, F], or [F] where all rows have the same."""
+        value = self._tensor(node)
+        return value.expand(*value.shape[:-1], width)
+
+    def _tensor(self, node: Expr) -> Tensor:
         value = self[node]
-        width = 1 if node.size is None else length(node.size, self.sizes)
-        if not isinstance(value, Tensor):
-            value = self.like.new_tensor(value)
-        return value.expand(rows, width)
+        return value if isinstance(value, Tensor) else self.like.new_tensor(value)
 
 
 def length(size: Size | None, sizes: Mapping[str, int]) -> int:
@@ -173,15 +173,18 @@ def evaluate(stages: Iterable[Stage], values: Values, rows: int) -> None:
     for stage in stages:
         for product in stage.products:
             matrix = values.weights.stacked(product.matrices)
-            vector = values.pack(product.args, rows)
+            vector = values.join(product.args, rows)
             weight = matrix.t() if product.op == "matmul" else matrix
             if product.plus:
-                values.put(product.results, torch.addmm(values.pack(product.plus, rows), vector, weight))
+                plus = values.join(product.plus, rows)
+                values.put(
+                    product.results, torch.addmm(plus, vector, weight) if vector.dim() == 2 else plus + vector @ weight
+                )
             else:
                 values.put(product.results, vector @ weight)
         for node in stage.nodes:
             if node.op == "spread":
-                values[node] = values.rows(node.args[0], rows).expand(rows, length(node.size, values.sizes))
+                values[node] = values.spread(node.args[0], length(node.size, values.sizes))
             else:
                 values[node] = SPELLING[node.op](*[values[arg] for arg in node.args])
 

@@ -15,11 +15,11 @@ def check(graph: Graph) -> Graph:
         problem = _problem(graph, node, leaves)
         if problem:
             raise TypeError(f"{graph.name}: {graph.names.get(node, node)}: {problem}")
+    if graph.new.keys() != graph.states.keys():
+        raise TypeError(f"{graph.name}: states {list(graph.states)} but new values of {list(graph.new)}")
     for name, node in graph.new.items():
         if not same_size(node.size, graph.states[name].size):
             raise TypeError(f"{graph.name}: the new {name} has size {node.size}, the old one {graph.states[name].size}")
-    if graph.new.keys() != graph.states.keys():
-        raise TypeError(f"{graph.name}: states {list(graph.states)} but new values of {list(graph.new)}")
     return graph
 
 

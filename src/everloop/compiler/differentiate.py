@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from everloop.compiler.check import check
-from everloop.lang.expr import Expr, const, spread, toposort, total
+from everloop.lang.expr import Expr, const, spread, substitute, toposort, total
 from everloop.lang.graph import Graph
 from everloop.lang.ops import CHEAP, GRADIENT
 
@@ -76,13 +76,13 @@ def save(adjoint: Adjoint, graph: Graph) -> Adjoint:
     is at hand, and saved otherwise.
     """
     primal = _primal(graph)
-    forward_of = dict(zip(primal.nodes, _matching(graph, primal), strict=True))
+    forward_of = {new: old for old, new in substitute(graph.roots, _given(graph)).items()}
     wanted = {
         arg for node in adjoint.graph.nodes if node not in forward_of for arg in node.args if arg in forward_of
     } | {root for root in adjoint.graph.roots if root in forward_of}
     wanted = {node for node in wanted if node.args and node in primal.timed}
     kept = {node for node in wanted if node.op not in CHEAP}
-    kept |= {node for node in wanted - kept if not _recomputable(node, kept, primal)}
+    kept |= wanted - _recomputable(kept, primal)
     order = [node for node in primal.nodes if node in kept]
     names = {node: f"saved:{k}:{primal.names.get(node, node.op)}" for k, node in enumerate(order)}
     leaves = {node: Expr("input", (), name, node.size) for node, name in names.items()}
@@ -97,30 +97,24 @@ def save(adjoint: Adjoint, graph: Graph) -> Adjoint:
 
 def _primal(graph: Graph) -> Graph:
     """The forward step as the backward step sees it: the old states are given, like the inputs."""
-    before = {state: Expr("input", (), name, state.size) for name, state in graph.states.items()}
-    given = graph.inputs | {name: before[state] for name, state in graph.states.items()}
-    return replace(graph.replace(before), inputs=given, states={})
+    given = _given(graph)
+    inputs = graph.inputs | {name: given[state] for name, state in graph.states.items()}
+    return replace(graph.replace(given), inputs=inputs, states={})
 
 
-def _matching(graph: Graph, primal: Graph) -> list[Expr]:
-    """The nodes of `graph` in the order of those of `primal`, which has the same shape with other leaves."""
-    twins: dict[Expr, Expr] = {}
-
-    def pair(old: Expr, new: Expr) -> None:
-        if new not in twins:
-            twins[new] = old
-            for a, b in zip(old.args, new.args, strict=True):
-                pair(a, b)
-
-    for old, new in zip(graph.roots, primal.roots, strict=True):
-        pair(old, new)
-    return [twins[node] for node in primal.nodes]
+def _given(graph: Graph) -> dict[Expr, Expr]:
+    """Each state, and the input that stands for it in the backward step."""
+    return {state: Expr("input", (), name, state.size) for name, state in graph.states.items()}
 
 
-def _recomputable(node: Expr, kept: set[Expr], primal: Graph) -> bool:
-    if node in kept or not node.args or node not in primal.timed:
-        return True
-    return node.op in CHEAP and all(_recomputable(arg, kept, primal) for arg in node.args)
+def _recomputable(kept: set[Expr], primal: Graph) -> set[Expr]:
+    """What can be worked out from the kept values by cheap operations."""
+    found: set[Expr] = set()
+    for node in primal.nodes:
+        at_hand = node in kept or not node.args or node not in primal.timed
+        if at_hand or (node.op in CHEAP and found.issuperset(node.args)):
+            found.add(node)
+    return found
 
 
 def _reverse(

@@ -17,7 +17,7 @@ from typing import Literal
 
 from everloop.compiler.check import check
 from everloop.compiler.simplify import simplify
-from everloop.lang.expr import Expr, apply, const, toposort
+from everloop.lang.expr import Expr, toposort
 from everloop.lang.family import Param
 from everloop.lang.graph import Graph, reached
 
@@ -73,19 +73,20 @@ class Plan:
     def feeds(self) -> tuple[tuple[Expr, ...], ...]:
         """What the loop reads anew at every step, in packs that lie side by side in memory.
 
-        A pack that a product is added to may hold vectors too, repeated, so that it is one array.
+        A pack that a product is added to may hold vectors too, repeated, so that it is one array. No value is in
+        two packs, or twice in one: it would be handed its gradient twice.
         """
-        outside = set(self._outside)
-        packs = [
-            product.plus
-            for stage in self.stages
-            for product in stage.products
-            if any(n in outside for n in product.plus) and all(n in outside or n.op == "vector" for n in product.plus)
-        ]
-        packed = {node for pack in packs for node in pack}
         vectors = [node for node in self.graph.nodes if node.op == "vector"]
         per_row = self.graph.timed | {n for n in reached(self.graph.nodes, vectors) if n.size is None}
-        single = [n for n in self._outside if n not in packed and n in per_row]
+        outside = {node for node in self._outside if node in per_row}
+        packs: list[tuple[Expr, ...]] = []
+        packed: set[Expr] = set()
+        for pack in (product.plus for stage in self.stages for product in stage.products):
+            new = len({*pack} - packed) == len(pack)
+            if new and any(n in outside for n in pack) and all(n in outside or n.op == "vector" for n in pack):
+                packs.append(pack)
+                packed.update(pack)
+        single = [n for n in self._outside if n not in packed and n in outside]
         return (*packs, *((node,) for node in single))
 
     @cached_property
@@ -146,7 +147,7 @@ def split(schedule: Plan) -> Graph:
 def label(graph: Graph) -> dict[Expr, str]:
     """A readable name of its own for every value: the author's where there is one."""
     labels: dict[Expr, str] = {}
-    taken = {*graph.inputs, *graph.states}
+    taken = {*graph.inputs, *graph.states, *(param.family for param in graph.params.values())}
     for node in graph.nodes:
         if node.op in ("input", "state", "vector"):
             labels[node] = str(node.attr)
@@ -249,27 +250,17 @@ def _kind(graph: Graph, loop: list[Expr]) -> Kind:
     """recurrent: units meet inside the loop. scan: affine in the states, coefficients free of them. Else diagonal."""
     if any(node.op in ("matmul", "matmul_t", "sum") for node in loop):
         return "recurrent"
-    if all(
-        _coefficient(node, state, graph) is not None for node in graph.new.values() for state in graph.states.values()
-    ):
-        return "scan"
-    return "diagonal"
+    return "scan" if all(_is_affine(node, graph.depends) for node in loop) else "diagonal"
 
 
-def _coefficient(node: Expr, state: Expr, graph: Graph) -> Expr | None:
-    """The factor of a state in a value that is affine in all states; None where it is not affine."""
-    if node not in graph.depends:
-        return const(0)
-    if node.op == "state":
-        return const(1 if node is state else 0)
-    parts = [_coefficient(arg, state, graph) for arg in node.args]
-    if any(part is None for part in parts):
-        return None
-    if node.op in ("add", "sub", "neg"):
-        return apply(node.op, *parts)
-    bound = [arg in graph.depends for arg in node.args]
-    if node.op == "mul" and not all(bound):
-        return parts[0] * node.args[1] if bound[0] else node.args[0] * parts[1]  # type: ignore[operator]
-    if node.op == "div" and not bound[1]:
-        return parts[0] / node.args[1]  # type: ignore[operator]
-    return None
+def _is_affine(node: Expr, depends: frozenset[Expr]) -> bool:
+    """Whether a value is affine in the states, given that its arguments are."""
+    bound = [arg in depends for arg in node.args]
+    match node.op:
+        case "add" | "sub" | "neg":
+            return True
+        case "mul":
+            return not all(bound)
+        case "div":
+            return not bound[1]
+    return False

@@ -293,7 +293,7 @@ def _fit_whole_pieces(
     if not frequent:
         raise ValueError(
             f"no {name} comes {min_count} times in the texts ({count(seen.total(), name)}, all different or "
-            "none at all); more text is needed, or min_count=1, which keeps every one"
+            "none at all); more text is needed, or min_count=1 (--set min_count=1), which keeps every one"
         )
     kept = [piece for _, piece in frequent[: max_size - len(_SPECIAL)]]
     vocabulary = {piece: i for i, piece in enumerate((*_SPECIAL, *kept))}

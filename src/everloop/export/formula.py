@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from everloop.compiler.differentiate import Adjoint, differentiate
 from everloop.lang.expr import Expr, toposort
@@ -11,6 +13,10 @@ from everloop.lang.functions import composites
 from everloop.lang.graph import Graph
 
 PRECEDENCE = {"add": 1, "sub": 1, "neg": 2, "mul": 3, "div": 4, "gt": 0, "ge": 0}
+
+# A value of more operations than this that is read more than once gets a line of its own (t_1, t_2, ...). Written out
+# at each place, the text would double with every such value: layer normalisation backward would fill pages.
+LONG = 8
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def backward(graph: Graph, style: Style = TEXT) -> list[str]:
     """
     adjoint = differentiate(graph)
     written = _Writer(adjoint.graph, style, adjoint=True)
-    shown = [node for node in adjoint.graph.nodes if node.args and node in written.gradients]
+    shown = [node for node in adjoint.graph.nodes if node.args and node in written.gradients | written.shared]
     lines = [style.line.format(written.labels[node], written.write(node, top=True)) for node in shown]
     for name in graph.states:
         label = style.gradient.format(style.old.format(style.name(name)))
@@ -139,6 +145,10 @@ def _weights(adjoint: Adjoint, written: _Writer, style: Style) -> list[str]:
     return lines
 
 
+def _shown_args(node: Expr) -> tuple[Expr, ...]:
+    return (composites[node].arg,) if node in composites else node.args
+
+
 class _Writer:
     """Writes expressions of a graph; a value that has a name is written as its name."""
 
@@ -153,6 +163,26 @@ class _Writer:
                 self.gradients.add(node)
             elif node.args:
                 self.labels[node] = style.name(name)
+        self.shared = self._label_shared(graph)
+
+    def _label_shared(self, graph: Graph) -> set[Expr]:
+        """Name the long values that would be written more than once."""
+        known = {node for node in self.labels if self.adjoint and node not in self.gradients}
+        uses = Counter([*graph.roots, *self.labels])
+        for node in reversed(graph.nodes):
+            if node in uses and node not in known:
+                uses.update(_shown_args(node))
+        names = (name for k in count(1) if (name := self.style.name(f"t_{k}")) not in self.labels.values())
+        lengths: dict[Expr, int] = {}
+        shared: set[Expr] = set()
+        for node in graph.nodes:
+            lengths[node] = 1 + sum(lengths.get(arg, 1) for arg in _shown_args(node))
+            if uses[node] > 1 and lengths[node] > LONG and node not in self.labels:
+                self.labels[node] = next(names)
+                shared.add(node)
+            if node in self.labels:
+                lengths[node] = 1
+        return shared
 
     @staticmethod
     def _is_gradient(node: Expr) -> bool:

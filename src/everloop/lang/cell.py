@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import inspect
 import sys
 from collections.abc import Callable
@@ -49,6 +51,13 @@ class Cell:
             if not callable(value) and not isinstance(value, int | float):
                 raise TypeError(f"{self.name}: option {option} must be a function or a number, not {value!r}")
         return replace(self, options=self.options | options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As functions are: by the module and the name under which it can be found; and copied as itself."""
+        return _find, (self.step.__module__, self.step.__qualname__, self.options)
+
+    def __deepcopy__(self, _: Any) -> Cell:
+        return self
 
     def __repr__(self) -> str:
         return f"<cell {self.name}: states {' '.join(self.states)}, gates {' '.join(self.gates)}>"
@@ -128,6 +137,11 @@ class Cell:
         )
 
 
+def _find(module: str, name: str, options: dict[str, Any]) -> Cell:
+    found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    return found(**options) if options else found  # type: ignore[operator, return-value]
+
+
 def cell(
     *,
     states: str,
@@ -147,6 +161,10 @@ def cell(
     for item in states.split():
         name, _, size = item.partition(":")
         sizes[name] = size or "hidden"
+    if not sizes:
+        raise TypeError('states: none came; a cell has one or more, by name, as in states="h c"')
+    if "x" in sizes:
+        raise TypeError("states: x is the input; choose another name")
     for name in (*sizes, *gates.split()):
         if not name.isidentifier() or name.startswith("_"):
             raise TypeError(f"{name!r} cannot name a state or gate: use letters and digits")

@@ -112,8 +112,11 @@ class Matrix:
     def __init__(self, family: Family, slot: str) -> None:
         self._family, self._slot = family, slot
 
+    def __repr__(self) -> str:
+        return f"{self._family._name}.{self._slot}"
+
     def __matmul__(self, vector: Any) -> Expr:
-        name = f"{self._family._name}.{self._slot}"
+        name = repr(self)
         if not isinstance(vector, Expr) or vector.size is None:
             raise TypeError(f"{name} @ ...: a matrix acts on a vector of features, not on {vector!r}")
         param = self._family._params.setdefault(name, Param(self._family._name, self._slot, (Size(), Size())))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from everloop.lang.expr import Arithmetic, Expr, apply, const, count, total
@@ -33,6 +33,14 @@ class Composite:
 
 composites: weakref.WeakKeyDictionary[Expr, Composite] = weakref.WeakKeyDictionary()
 """Values that formulas may show as `softplus(v)` rather than in primitive operations."""
+
+
+def carry_composites(rebuilt: dict[Expr, Expr]) -> None:
+    """What was written as a function of a value is so still when both are rebuilt: old node -> new node."""
+    for old, new in rebuilt.items():
+        made = composites.get(old)
+        if made is not None and new is not old and made.arg in rebuilt:
+            composites.setdefault(new, replace(made, arg=rebuilt[made.arg]))
 
 
 def composite(function: Function) -> Function:
@@ -134,13 +142,15 @@ def logsigmoid(v: Value) -> Value:
 
 
 def mean(v: Value) -> Expr:
-    """The mean over the features, one number per row; a bundle counts as one long vector."""
+    """The mean over the features, one number per row; a bundle counts as one long vector, its gates of one size."""
     parts = _parts(v)
-    sums = [total(part) for part in parts]
-    size = parts[0].size
-    if size is None:
+    sizes = [part.size for part in parts if isinstance(part, Expr) and part.size is not None]
+    if len(sizes) != len(parts):
         raise TypeError("mean needs a vector of features")
-    return sum(sums[1:], start=sums[0]) / (const(len(parts)) * count(size))
+    for size in sizes[1:]:
+        size.unify(sizes[0])
+    sums = [total(part) for part in parts]
+    return sum(sums[1:], start=sums[0]) / (const(len(parts)) * count(sizes[0]))
 
 
 @composite

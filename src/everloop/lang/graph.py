@@ -8,6 +8,7 @@ from functools import cached_property
 
 from everloop.lang.expr import Expr, substitute, toposort
 from everloop.lang.family import Param
+from everloop.lang.functions import carry_composites
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,7 @@ class Graph:
     def replace(self, nodes: dict[Expr, Expr]) -> Graph:
         """The same graph with some values replaced by others."""
         done = substitute(self.roots, nodes)
+        carry_composites(done)
         return Graph(
             self.name,
             self.inputs,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from everloop.backends import Kernel, choose
 from everloop.backends.reference import ReferenceKernel, Values, Weights, evaluate
-from everloop.compiler.plan import plan, split
+from everloop.compiler.plan import label, plan, split
 from everloop.lang.cell import Cell
 
 
@@ -24,8 +24,16 @@ class Recurrence:
         self.plan = plan(cell.graph)
         self.loop = split(self.plan)
         self._labels = dict(zip(self.loop.outputs, self.plan.history, strict=True))
-        self._packs = self._pack_names()
+        names = label(self.plan.graph)
+        self._packs = tuple(tuple(names[node] for node in pack) for pack in self.plan.feeds)
+        self._fixed = {f"{names[node]}.fixed": node for node in self.plan.fixed if node.size is not None}
         self._kernels: dict[tuple[str, str], Kernel] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recurrence, (self.cell, self.sizes)
+
+    def __deepcopy__(self, _: Any) -> Recurrence:
+        return self
 
     def __call__(
         self,
@@ -48,16 +56,6 @@ class Recurrence:
         values.update({self._labels[name]: array for name, array in histories.items()})
         evaluate(self.plan.after, values, total)
         return values.rows(graph.outputs["y"], total), final
-
-    @cached_property
-    def _fixed(self) -> dict[str, Any]:
-        leaves = [name for name, param in self.loop.params.items() if param.slot == "fixed"]
-        nodes = [node for node in self.plan.fixed if node.size is not None]
-        return dict(zip(leaves, nodes, strict=True))
-
-    def _pack_names(self) -> tuple[tuple[str, ...], ...]:
-        names = iter(self.loop.inputs)
-        return tuple(tuple(next(names) for _ in pack) for pack in self.plan.feeds)
 
     def _loop_stack(self, stack: str, members: Weights, fixed: Mapping[str, Any]) -> Tensor:
         names = [param.name for param in self.loop.stacks[stack]]

@@ -34,9 +34,12 @@ class Packing:
     @staticmethod
     def of(lengths: Sequence[int] | Tensor, batch: int, time: int, device: torch.device) -> Packing:
         """From the lengths of the sequences of a padded batch."""
-        known = torch.as_tensor(lengths, dtype=torch.int64, device="cpu")
-        if known.shape != (batch,):
-            raise ValueError(f"lengths: {tuple(known.shape)} came; expected one per sequence of the batch, ({batch},)")
+        given = torch.as_tensor(lengths, device="cpu")
+        if given.shape != (batch,):
+            raise ValueError(f"lengths: {tuple(given.shape)} came; expected one per sequence of the batch, ({batch},)")
+        known = given.to(torch.int64)
+        if not torch.equal(known.to(given.dtype), given):
+            raise ValueError(f"lengths: {given.tolist()} came; expected whole numbers of steps")
         if batch and (int(known.min()) < 0 or int(known.max()) > time):
             raise ValueError(
                 f"lengths: values from {int(known.min())} to {int(known.max())} came; "

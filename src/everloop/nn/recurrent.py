@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from everloop import cells
 from everloop.lang.cell import Cell, Start
 from everloop.lang.family import Param
-from everloop.lang.graph import Graph
 from everloop.nn.function import Recurrence
 from everloop.nn.packing import Packing
 
@@ -54,33 +53,44 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.cell = cells.get(cell)
-        for name, value in (
-            ("input_size", input_size),
-            ("hidden_size", hidden_size),
-            ("num_layers", num_layers),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: {value!r} came; expected a whole number of 1 or more")
+        for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            _whole(name, value)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout: {dropout!r} came; expected a share of 0 or more and less than 1")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.dropout = bidirectional, dropout
-        self.sizes = _all_sizes(self.cell.graph, hidden_size, dict(sizes or {}))
-        self._State = _state_type(self.cell.name, tuple(self.cell.states))
+        self.sizes = _all_sizes(self.cell, input_size, hidden_size, dict(sizes or {}))
+        widths = self._widths()
+        if "input" in self.cell.states.values() and len(set(widths[:-1])) > 1:
+            raise ValueError(
+                f"num_layers: {num_layers} came; the states of {self.cell.name} are as wide as its input, so layers "
+                f"that make {widths[1]} features of {input_size} cannot be stacked: expected 1"
+            )
         directions = 2 if bidirectional else 1
+        # Knows the device and type of the layer, which may have no parameters.
+        self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
         factory = {"device": device, "dtype": dtype}
         self.layers = nn.ModuleList(
             nn.ModuleList(_Layer(self.cell, self.sizes | {"input": width}, factory) for _ in range(directions))
-            for width in [input_size] + [self.output_size] * (num_layers - 1)
+            for width in widths[:-1]
         )
 
     @property
     def output_size(self) -> int:
         """Features of y: those of the cell's output, for each direction."""
+        return self._widths()[-1]
+
+    def _widths(self) -> list[int]:
+        """Features of the input of each layer, and of what the last one puts out."""
         size = self.cell.graph.outputs["y"].size
         assert size is not None
         assert size.name is not None
-        return self.sizes[size.name] * (2 if self.bidirectional else 1)
+        widths = [self.input_size]
+        for _ in range(self.num_layers):
+            # An output as wide as its input is wider in every layer of two directions.
+            width = widths[-1] if size.name == "input" else self.sizes[size.name]
+            widths.append(width * (2 if self.bidirectional else 1))
+        return widths
 
     def reset_parameters(self) -> None:
         for layer in self._all_layers():
@@ -95,6 +105,8 @@ class Recurrent(nn.Module):
         """x [B, T, I], state as returned (None: the cell's start values), lengths [B] of a padded batch."""
         if x.dim() != 3 or x.shape[2] != self.input_size:
             raise ValueError(f"x: {tuple(x.shape)} came; expected [B, T, {self.input_size}]")
+        if not x.is_floating_point():
+            raise ValueError(f"x: {x.dtype} came; expected numbers of a floating type, such as torch.float32")
         batch, time = x.shape[0], x.shape[1]
         packing = Packing.full(batch, time) if lengths is None else Packing.of(lengths, batch, time, x.device)
         initial = self._initial(state, packing, x)
@@ -112,28 +124,37 @@ class Recurrent(nn.Module):
             if self.dropout and depth < self.num_layers - 1:
                 rows = nn.functional.dropout(rows, self.dropout, self.training)
         states = [torch.stack([packing.original(last[name]) for last in final]) for name in self.cell.states]
-        return packing.unpack(rows), self._State(*states)
+        return packing.unpack(rows), self._state(states)
 
     def start_state(self, batch: int) -> Any:
         """The state before the first step, [L * D, B, H] each."""
-        like = next(self.parameters())
-        count = sum(1 for _ in self._all_layers())
-        start = self.cell.graph.start
-        return self._State(
-            *(like.new_full((count, batch, self.sizes[size]), start[name]) for name, size in self.cell.states.items())
+        return self._start_state(batch, self.get_buffer("_like"))
+
+    def _start_state(self, batch: int, like: Tensor) -> Any:
+        # A start value may lie beyond the range of a half type: its end stands for it.
+        start, limits = self.cell.graph.start, torch.finfo(like.dtype)
+        return self._state(
+            like.new_full(self._state_shape(size, batch), min(max(start[name], limits.min), limits.max))
+            for name, size in self.cell.states.items()
         )
 
+    def _state(self, arrays: Iterable[Tensor]) -> Any:
+        return _state(self.cell.name, tuple(self.cell.states), tuple(arrays))
+
+    def _state_shape(self, size: str, batch: int) -> tuple[int, int, int]:
+        return self.num_layers * (2 if self.bidirectional else 1), batch, self.sizes[size]
+
     def _initial(self, state: Sequence[Tensor] | Tensor | None, packing: Packing, x: Tensor) -> dict[str, Tensor]:
-        expected = self.start_state(packing.batch)
         names = list(self.cell.states)
         if state is None:
-            return dict(zip(names, expected, strict=True))
+            return dict(zip(names, self._start_state(packing.batch, x), strict=True))
         given = (state,) if isinstance(state, Tensor) else tuple(state)
         if len(given) != len(names):
             raise ValueError(f"state: {len(given)} values came; expected {len(names)}: {', '.join(names)}")
-        for name, array, like in zip(names, given, expected, strict=True):
-            if array.shape != like.shape:
-                raise ValueError(f"state {name}: {tuple(array.shape)} came; expected {tuple(like.shape)}")
+        for (name, size), array in zip(self.cell.states.items(), given, strict=True):
+            expected = self._state_shape(size, packing.batch)
+            if array.shape != expected:
+                raise ValueError(f"state {name}: {tuple(array.shape)} came; expected {expected}")
         rows = (torch.stack([packing.sort(part) for part in array.unbind(0)]) for array in given)
         return {name: array.to(x) for name, array in zip(names, rows, strict=True)}
 
@@ -190,7 +211,9 @@ def _start(values: Tensor, param: Param, cell: Cell) -> None:
     elif not param.is_matrix:
         values.zero_()
     elif _meets_state(param, cell):
-        nn.init.orthogonal_(values)
+        # Drawn in single precision, because torch has no QR decomposition in the half types.
+        drawn = torch.empty_like(values, dtype=torch.promote_types(values.dtype, torch.float32))
+        values.copy_(nn.init.orthogonal_(drawn))
     else:
         nn.init.xavier_uniform_(values)
 
@@ -204,9 +227,14 @@ def _lengths(param: Param, sizes: Mapping[str, int]) -> list[int]:
     return [sizes[str(size)] for size in param.sizes]
 
 
-def _all_sizes(graph: Graph, hidden_size: int, given: dict[str, int]) -> dict[str, int]:
-    known = {"hidden": hidden_size} | given
-    missing = [name for name in graph.size_names if name not in known and name != "input"]
+def _all_sizes(cell: Cell, input_size: int, hidden_size: int, given: dict[str, int]) -> dict[str, int]:
+    graph = cell.graph
+    for name, value in given.items():
+        if name in ("input", "hidden"):
+            raise ValueError(f"sizes: {name!r} came; that is the argument {name}_size")
+        _whole(f"sizes: {name}", value)
+    known = {"input": input_size, "hidden": hidden_size} | given
+    missing = [name for name in graph.size_names if name not in known]
     if missing:
         wanted = ", ".join(f'"{name}": ...' for name in missing)
         raise ValueError(f"cell {graph.name} needs a size for {', '.join(missing)}: sizes={{{wanted}}}")
@@ -216,6 +244,18 @@ def _all_sizes(graph: Graph, hidden_size: int, given: dict[str, int]) -> dict[st
     return known
 
 
+def _whole(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: {value!r} came; expected a whole number of 1 or more")
+
+
 @cache
 def _state_type(cell: str, states: tuple[str, ...]) -> Any:
-    return namedtuple(f"{cell.title().replace('_', '')}State", states)
+    made = namedtuple(f"{cell.title().replace('_', '')}State", states)
+    # The type has no place where pickle could find it: it is made again.
+    made.__reduce__ = lambda self: (_state, (cell, states, tuple(self)))  # type: ignore[method-assign]
+    return made
+
+
+def _state(cell: str, states: tuple[str, ...], arrays: tuple[Tensor, ...]) -> Any:
+    return _state_type(cell, states)(*arrays)

@@ -148,9 +148,16 @@ class Classifier(Task):
 
     def measure(self) -> dict[str, float]:
         test = self._parts["test"]
-        scores = self._scores(test.ids)
-        self.confusion_ = _confusion(scores.argmax(1), np.array(test.labels), len(self.classes_))
-        return _metrics(scores, np.array(test.labels))
+        self._test_scores = self._scores(test.ids)
+        self.confusion_ = _confusion(self._test_scores.argmax(1), np.array(test.labels), len(self.classes_))
+        return _metrics(self._test_scores, np.array(test.labels))
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags
+
+        tags = super().__sklearn_tags__()
+        tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        return tags
 
     # Using a fitted one
 
@@ -178,6 +185,10 @@ class Classifier(Task):
     def evaluate(self, texts: Sequence[str], targets: Sequence[Any]) -> dict[str, float]:
         """Accuracy, macro F1 and loss on labelled texts."""
         self._check_fitted()
+        if len(texts) != len(targets) or not len(texts):
+            raise ValueError(
+                f"{len(texts):,} texts and {len(targets):,} labels came; expected one label per text, and at least one"
+            )
         place = {name: k for k, name in enumerate(self.classes_)}
         unknown = sorted({str(t) for t in targets} - place.keys())
         if unknown:
@@ -207,7 +218,6 @@ class Classifier(Task):
 
     def save_codec(self, run: Run) -> None:
         run.write_text("codec.json", self.codec_.to_json())
-        run.seal("codec.json")
 
     def restore(self, fitted: Mapping[str, Any], run: Run) -> None:
         self.classes_ = list(fitted["classes"])
@@ -221,9 +231,18 @@ class Classifier(Task):
         if not self.results_:
             return report
         test = self._parts["test"]
-        rows = list(range(len(test.labels)))[:8]
-        shown = [(test.texts[k], self.classes_[test.labels[k]], self.predict(test.texts[k])[0]) for k in rows]
+        shown = [
+            (test.texts[k][:300], self.classes_[test.labels[k]], self.classes_[self._test_scores[k].argmax()])
+            for k in self._telling_rows(np.array(test.labels))
+        ]
         return replace(report, confusion=(self.classes_, self.confusion_.tolist()), examples=shown)
+
+
+    def _telling_rows(self, labels: np.ndarray) -> list[int]:
+        """Of the test split: the mistakes that the model is surest of, and as many of what it got right."""
+        margin = self._test_scores.max(1) - self._test_scores[np.arange(len(labels)), labels]
+        wrong = np.argsort(-margin, kind="stable")[: min(4, int((margin > 0).sum()))]
+        return [*wrong.tolist(), *np.flatnonzero(margin == 0)[:4].tolist()]
 
 
 class SequenceClassifier(nn.Module):
@@ -361,7 +380,7 @@ def _check_classes(classes: list[str], targets: Sequence[str], examples: Example
     column = f"column {examples.target_name!r} of {examples.source}" if examples.target_name else examples.source
     if len(classes) < 2:
         raise ValueError(
-            f"{column} holds one class only ({classes[0]!r}, {len(targets):,} times); a classifier needs two or more"
+            f"{column} holds one class only ({classes[0]!r}, {len(targets):,} of them); a classifier needs two or more"
         )
     if len(classes) > max(2, len(targets) // 2):
         raise ValueError(

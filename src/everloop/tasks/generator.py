@@ -46,8 +46,8 @@ class Generator(Task):
     embedding: Whole = 64
     window: Whole = 64
     lr: Positive = 5e-3
-    dropout: Share = 0.25
-    embedding_dropout: Share = 0.1
+    dropout: Share = 0.12
+    embedding_dropout: Share = 0.05
     valid: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     min_count: Whole = 1
 
@@ -160,7 +160,7 @@ class Generator(Task):
         if len(ids) < 2:
             raise ValueError("the text is too short to measure anything on: it needs two pieces or more")
         loss = self._loss(ids)
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "pieces": float(len(ids))}
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "pieces": len(ids)}
 
     def score(self, texts: Sequence[str] | str, targets: None = None) -> float:
         """Minus the loss: larger is better, as scikit-learn expects."""
@@ -239,7 +239,6 @@ class Generator(Task):
 
     def save_codec(self, run: Run) -> None:
         run.write_text("codec.json", self.codec_.to_json())
-        run.seal("codec.json")
 
     def restore(self, fitted: Mapping[str, Any], run: Run) -> None:
         self.ends_ = bool(fitted["ends"])
@@ -310,7 +309,7 @@ class _Problem:
 def check_sampling(length: int, temperature: float, top_k: int, top_p: float) -> None:
     if length < 0:
         raise ValueError(f"length: {length} came; expected 0 or more pieces")
-    if not temperature >= 0:
+    if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature: {temperature} came; expected 0 (always the most probable) or more")
     if top_k < 0:
         raise ValueError(f"top_k: {top_k} came; expected 0 (all) or how many of the most probable pieces to draw from")
@@ -322,7 +321,7 @@ def draw(scores: Tensor, random: torch.Generator | None, temperature: float, top
     """One piece of those that are left by top_k and then top_p, by its probability at that temperature. scores [V]"""
     if temperature == 0:
         return int(scores.argmax())
-    scores = scores / temperature
+    scores = (scores - scores.max()) / temperature
     ranked, order = scores.sort(descending=True, stable=True)
     if top_k:
         ranked[top_k:] = -torch.inf

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
@@ -19,13 +18,13 @@ class Progress:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        self.console.print(escape(text))
+        self.console.print(text, markup=False, emoji=False)
 
     @contextmanager
     def training(self, epochs: int, first: int) -> Iterator[_Shown]:
         bar = Bar(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("loss {task.fields[loss]}"),
             TimeElapsedColumn(),
@@ -59,7 +58,7 @@ class _Shown:
         if now - self.last < 0.1 and step < steps:
             return
         self.last = now
-        text = f"epoch {epoch} of {self.epochs}, update {step} of {steps}"
+        text = f"epoch {epoch}/{self.epochs} update {step}/{steps}"
         self.bar.update(self.task, completed=epoch - 1 + step / steps, description=text, loss=f"{loss:.4f}")
 
     def epoch(self, row: Mapping[str, float], *, best: bool) -> None:

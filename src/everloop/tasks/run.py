@@ -35,7 +35,7 @@ from torch import Tensor
 import everloop
 
 FORMAT = 1
-CHECKED = ("model.safetensors", "codec.json")
+CHECKED = ("model.safetensors", "checkpoint.safetensors", "codec.json")
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,7 @@ class Run:
     @staticmethod
     def create(folder: Path, config: Mapping[str, Any]) -> Run:
         """A new run folder. One that exists and is not empty is left alone."""
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileExistsError(
-                f"{folder} exists and is not empty; give another --out, or --resume to go on with the run in it"
-            )
+        check_free(folder)
         folder.mkdir(parents=True, exist_ok=True)
         run = Run(folder)
         run.write_text("config.toml", tomli_w.dumps(dict(config)))
@@ -97,6 +94,8 @@ class Run:
     def write_bytes(self, name: str, content: bytes) -> None:
         target = self.folder / name
         partial = target.with_name(f".{name}.partial")
+        if name in CHECKED:
+            self._note_sum(name, content)
         try:
             with partial.open("wb") as file:
                 file.write(content)
@@ -131,10 +130,20 @@ class Run:
         writer.writerows(history)
         self.write_text("metrics.csv", text.getvalue())
 
-    def seal(self, *names: str) -> None:
-        """Note the sha256 of some files, so that a changed one is noticed when they are read."""
-        sums = {name: hashlib.sha256((self.folder / name).read_bytes()).hexdigest() for name in names}
-        self.update(files=self.state.get("files", {}) | sums)
+    def _note_sum(self, name: str, content: bytes) -> None:
+        """Note the sha256 of a file that is about to be written, so that a changed one is noticed when it is read.
+
+        The sum of the one that is there is noted as well: a crash or a full disk may leave either.
+        """
+        path = self.folder / name
+        before = {name: _sum(path.read_bytes())} if path.is_file() else {}
+        self.update(files=self._sums("files") | {name: _sum(content)}, files_before=self._sums("files_before") | before)
+
+    def _sums(self, entry: str) -> dict[str, str]:
+        sums = self.state.get(entry, {})
+        if not isinstance(sums, dict):
+            raise ValueError(f"{self.folder / 'run.json'}: the entry {entry!r} is damaged; copy the run folder again")
+        return sums
 
     # Reading
 
@@ -145,8 +154,8 @@ class Run:
             status = self.state.get("status", "?")
             raise FileNotFoundError(f"{path} is missing: the run (status: {status}) has no trained model to load")
         content = path.read_bytes()
-        expected = self.state.get("files", {}).get(name)
-        if expected and hashlib.sha256(content).hexdigest() != expected:
+        expected = [self._sums(entry).get(name) for entry in ("files", "files_before")]
+        if any(expected) and _sum(content) not in expected:
             raise ValueError(
                 f"{path} is damaged or was changed: its sha256 is not the one that run.json notes. "
                 "Copy the run folder again, or train anew"
@@ -154,7 +163,10 @@ class Run:
         return content
 
     def read_text(self, name: str) -> str:
-        return self.read_bytes(name).decode()
+        try:
+            return self.read_bytes(name).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.folder / name} is damaged: it is not text ({error})") from None
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The tensors of a file and the facts stored with them."""
@@ -186,9 +198,31 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration {path}")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
+    for name, value in config.items():
+        if name not in _ENTRIES:
+            raise ValueError(f"{path} has an entry {name!r}; expected {', '.join(_ENTRIES)}: options go in [options]")
+        kind, noun = _ENTRIES[name]
+        if not isinstance(value, kind):
+            raise ValueError(f"{path}: {name} = {value!r} came; expected {noun}")
+    return config
+
+
+_ENTRIES = {
+    "everloop": (str, "a text"),
+    "task": (str, "a text"),
+    "options": (dict, "a table, [options]"),
+    "data": (dict, "a table, [data]"),
+}
+
+
+def check_free(folder: Path) -> None:
+    """Raise FileExistsError unless a run folder can be made there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        hint = ", or --resume to go on with the run in it" if (folder / "run.json").is_file() else ""
+        raise FileExistsError(f"{folder} exists and is not empty; give another --out{hint}")
 
 
 def free_folder(stem: str, parent: Path = Path("runs")) -> Path:
@@ -197,3 +231,7 @@ def free_folder(stem: str, parent: Path = Path("runs")) -> Path:
     while (parent / f"{stem}-{k}").exists():
         k += 1
     return parent / f"{stem}-{k}"
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import hashlib
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,12 +28,12 @@ from everloop.lang.cell import Cell
 from everloop.nn import Recurrent
 from everloop.tasks.baselines import Baseline
 from everloop.tasks.progress import Progress
-from everloop.tasks.run import Run
+from everloop.tasks.run import Run, check_free
 from everloop.tasks.training import Problem, Settings, seed_everything, train
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Whole = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
 
 
 @dataclass(kw_only=True)
@@ -51,7 +52,7 @@ class Task(ABC):
     layers: Whole = 1
     dropout: Share = 0.3
     unit: Literal["auto", "chars", "words", "subwords"] = "auto"
-    vocabulary: Whole = 30_000
+    vocabulary: Annotated[int, Field(ge=4)] = 30_000
     epochs: Annotated[int, Field(ge=0)] = 0
     batch: Whole = 32
     lr: Positive = 2e-3
@@ -133,6 +134,12 @@ class Task(ABC):
             setattr(self, name, value)
         return self
 
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn wants to know of an estimator that it searches a grid with."""
+        from sklearn.utils import Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=self.needs_target))
+
     def check_params(self) -> None:
         """Raise ValueError naming the first option whose value is not possible."""
         hints = get_type_hints(type(self), include_extras=True)
@@ -168,10 +175,13 @@ class Task(ABC):
         does it later). resume: go on with the run in `out`.
         """
         self.check_params()
+        self._check_out(out, resume)
         self.progress_ = Progress(quiet=quiet)
         self.device_ = _device(self.device)
         source = {"input": input, "target": target, "encoding": encoding, "bad_rows": bad_rows}
-        self.data_ = {"source": _source_name(data), **{k: v for k, v in source.items() if v is not None}}
+        if isinstance(data, str | Path):
+            source["source"] = str(data)
+        self.data_ = {k: v for k, v in source.items() if v is not None}
         examples = read(data, targets, input=input, target=target, encoding=encoding, bad_rows=bad_rows, task=self)
         for note in examples.notes:
             self.progress_.say(note)
@@ -180,7 +190,7 @@ class Task(ABC):
             examples = drop_duplicates(examples)
             for note in examples.notes[before:]:
                 self.progress_.say(note)
-        self.source_ = examples.source
+        self.source_, self._digest = examples.source, _digest(examples)
         self.prepare(examples, self.progress_)
         seed_everything(self.seed)
         self.network_ = self.make_network().to(self.device_)
@@ -206,7 +216,6 @@ class Task(ABC):
     def _train(self, resume: bool) -> None:
         options = self.get_params() | {"epochs": self.epochs_, "learning_rate": self.lr}
         settings = Settings(**{field.name: options[field.name] for field in dataclasses.fields(Settings)})
-        start = time.perf_counter()
         self.outcome_ = train(
             self.network_,
             self.problem(),
@@ -215,26 +224,46 @@ class Task(ABC):
             self.run_,
             resume=resume and self.run_ is not None,
         )
-        self.outcome_.seconds = time.perf_counter() - start
         if self.outcome_.message:
             self.progress_.say(self.outcome_.message)
 
-    def _open_run(self, out: str | Path | None, resume: bool) -> Run | None:
+    def _check_out(self, out: str | Path | None, resume: bool) -> None:
+        """Refuse a run folder that could not be written or loaded before anything is computed for it."""
         if out is None:
             if resume:
                 raise ValueError("resume=True needs out=, the run folder to go on with")
+            return
+        self._check_cell_has_a_name()
+        if not (resume and (Path(out) / "run.json").is_file()):
+            check_free(Path(out))
+
+    def _check_cell_has_a_name(self) -> None:
+        """A run folder holds the name of its cell, not its equations."""
+        if not isinstance(self.cell, Cell):
+            return
+        known = cells.get(self.cell.name) if self.cell.name in cells.names() else None
+        if known is None or known.step is not self.cell.step or known.options != self.cell.options:
+            raise ValueError(
+                f"cell {self.cell.name} is not in the catalogue as it is here, so a run folder cannot name it. "
+                "Fit without out=, or give it as the entry point everloop.cells of a package"
+            )
+
+    def _open_run(self, out: str | Path | None, resume: bool) -> Run | None:
+        if out is None:
             return None
         if resume and (Path(out) / "run.json").is_file():
             run = Run.open(out)
             self._check_same(run)
         else:
+            if resume:
+                self.progress_.say(f"there is no run in {out} yet: this one begins it")
             run = Run.create(Path(out), self.config())
-        run.update(task=self.name, fitted=self.fitted())
+        run.update(task=self.name, fitted=self.fitted(), examples=self._digest)
         self.save_codec(run)
         return run
 
     def _check_same(self, run: Run) -> None:
-        """A run goes on only with the options it began with."""
+        """A run goes on only with the options and the data it began with."""
         before, now = run.config.get("options", {}), self.config()["options"]
         changed = [name for name in now if before.get(name) != now[name]]
         if changed:
@@ -242,6 +271,11 @@ class Task(ABC):
             raise ValueError(
                 f"{run.folder} was begun with {name} = {before.get(name)!r}; {now[name]!r} came. "
                 "A resumed run keeps its options; start a new one with another --out"
+            )
+        if run.state.get("examples", self._digest) != self._digest:
+            raise ValueError(
+                f"{run.folder} was begun with other data than {self.source_} holds now. "
+                "A resumed run needs the same; start a new one with another --out"
             )
 
     def _evaluate(self) -> None:
@@ -344,13 +378,14 @@ class Task(ABC):
         self._check_fitted()
         if self.run_ is not None and self.run_.folder.resolve() == Path(folder).resolve():
             return self.run_.folder
-        if isinstance(self.cell, Cell) and self.cell.name not in cells.names():
-            raise ValueError(f"cell {self.cell.name} is not in the catalogue, so a run folder cannot name it")
+        self._check_cell_has_a_name()
+        if self.run_ is not None:
+            check_free(Path(folder))
+            return Path(shutil.copytree(self.run_.folder, folder, dirs_exist_ok=True))
         run = Run.create(Path(folder), self.config())
         run.update(task=self.name, fitted=self.fitted())
         self.save_codec(run)
         run.write_tensors("model.safetensors", self.network_.state_dict(), {"epoch": self.outcome_.best_epoch})
-        run.seal("model.safetensors")
         self._finish(run)
         return run.folder
 
@@ -365,12 +400,15 @@ class Task(ABC):
         task = cls(**options)
         task.check_params()
         state = run.state
-        if "fitted" not in state:
+        if not isinstance(state.get("fitted"), dict):
             raise ValueError(f"{run.folder / 'run.json'} has no entry 'fitted': the run was stopped before training")
         task.epochs_ = task.epochs
         task.data_, task.run_, task.device_ = run.config.get("data", {}), run, _device(device)
         task.progress_ = Progress(quiet=True)
-        task.restore(state["fitted"], run)
+        try:
+            task.restore(state["fitted"], run)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{run.folder / 'run.json'}: the entry 'fitted' is damaged ({error!r})") from None
         task.network_ = task.make_network()
         weights, _ = run.read_tensors("model.safetensors")
         try:
@@ -402,6 +440,11 @@ def read(
     if isinstance(data, str) and not Path(data).exists() and data in {d.name for d in datasets()}:
         return get_dataset(data).read()
     if targets is not None:
+        if isinstance(data, str | Path | dict) or hasattr(data, "columns"):
+            raise TypeError(
+                f"targets came with a {type(data).__name__}; expected a list of inputs beside them. "
+                "To take both from a file or table, leave targets out; target= names the column"
+            )
         data = (list(data), list(targets))
     want = "yes" if task.needs_target else "no"
     return read_examples(data, input=input, target=target, encoding=encoding, bad_rows=bad_rows, want_target=want)
@@ -412,9 +455,12 @@ def extra_sizes(cell: str | Cell, hidden: int) -> dict[str, int] | None:
     return {"proj": max(1, hidden // 2)} if "proj" in cells.get(cell).graph.size_names else None
 
 
-def _source_name(data: Any) -> str:
-    """For config.toml: a path from where the command can be repeated, or what kind of thing came."""
-    return str(data) if isinstance(data, str | Path) else f"a {type(data).__name__} in memory"
+def _digest(examples: Examples) -> str:
+    """What tells these examples from others, in 64 letters."""
+    sha = hashlib.sha256()
+    for part in (*examples.inputs, *(examples.targets or ())):
+        sha.update(len(part).to_bytes(8, "little") + part.encode("utf-8", "surrogatepass"))
+    return sha.hexdigest()
 
 
 def _device(device: str) -> torch.device:

@@ -110,11 +110,14 @@ class _Loop:
         self.optimizer = torch.optim.AdamW(_groups(network, settings.weight_decay), lr=settings.learning_rate)
         self.outcome = Outcome()
         self.best_weights: dict[str, Tensor] | None = None
+        self.sound_weights: dict[str, Tensor] | None = None
+        self.sound_update, self.sound_at = 0, 0.0
         self.average = _copy(network) if settings.averaging else None
         self.updates = 0
         self.epoch = 1
         self.resume_at: _Middle | None = None
         self.saved_at = time.monotonic()
+        self.began = time.perf_counter()
 
     # One training
 
@@ -141,6 +144,11 @@ class _Loop:
                 f"improved for {settings.patience} epochs (best: epoch {outcome.best_epoch})"
             )
         self._take_best()
+        outcome.seconds = self._seconds()
+
+    def _seconds(self) -> float:
+        """How long this training has taken, those before a resume with it."""
+        return self.outcome.seconds + time.perf_counter() - self.began
 
     def _epoch(self, shown: Any, interrupted: Callable[[], bool]) -> dict[str, float] | None:
         """One pass over the training split; None if it was cut short."""
@@ -151,10 +159,9 @@ class _Loop:
             torch.set_rng_state(middle.rng)
         self.network.train()
         start = time.perf_counter() - middle.seconds
-        rate = 0.0
         for step in range(middle.step, len(batches)):
-            rate = self._rate(len(batches))
-            problem = self._update(batches[step], middle, rate)
+            middle.rate = self._rate(len(batches))
+            problem = self._update(batches[step], middle)
             if problem:
                 self.outcome.status = "diverged"
                 self.outcome.message = problem
@@ -168,28 +175,33 @@ class _Loop:
                 self._checkpoint(middle)
         with self._averaged():
             metrics = self._validate()
+        if not math.isfinite(metrics["loss"]):
+            self.outcome.status = "diverged"
+            self.outcome.message = self._diverged(f"the loss on the validation split became {metrics['loss']}")
+            return None
         return {
             "epoch": self.epoch,
             "train_loss": middle.total / max(middle.count, 1),
             **{f"valid_{name}": value for name, value in metrics.items()},
-            "lr": rate,
+            "lr": middle.rate,
             "clipped": middle.clipped / max(middle.step, 1),
             "seconds": time.perf_counter() - start,
         }
 
-    def _update(self, batch: Any, middle: _Middle, rate: float) -> str:
+    def _update(self, batch: Any, middle: _Middle) -> str:
         """One step of the optimizer; says why if it cannot be taken, and then leaves the weights as they are."""
         self.optimizer.zero_grad(set_to_none=True)
         loss, count, carry = self.problem.loss(self.network, batch, middle.carry)
         if not torch.isfinite(loss):
-            return self._diverged(f"the loss became {loss.item()}", rate)
+            return self._diverged(f"the loss became {loss.item()}")
         loss.backward()
         clip = self.settings.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         if not torch.isfinite(norm):
-            return self._diverged(f"a gradient became {norm.item()}", rate)
+            return self._diverged(f"a gradient became {norm.item()}")
+        self._keep_sound()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = middle.rate
         self.optimizer.step()
         self.updates += 1
         self._average_in()
@@ -199,11 +211,24 @@ class _Loop:
         middle.clipped += int(norm > clip)
         return ""
 
-    def _diverged(self, what: str, rate: float) -> str:
-        kept = f"the weights of epoch {self.outcome.best_epoch}" if self.best_weights else "the last finite weights"
+    def _keep_sound(self) -> None:
+        """Until an epoch has been judged: a copy of weights that gave a finite loss and gradient, at most once a
+        minute. Those that an update leaves behind may be beyond use, and that shows at the next one only."""
+        if self.best_weights is None and (
+            self.sound_weights is None or time.monotonic() - self.sound_at > CHECKPOINT_SECONDS
+        ):
+            self.sound_weights, self.sound_update, self.sound_at = _copy(self.network), self.updates, time.monotonic()
+
+    def _diverged(self, what: str) -> str:
+        kept = f"the weights of epoch {self.outcome.best_epoch}"
+        if self.best_weights is None:
+            self.best_weights = self.sound_weights or _copy(self.network)
+            self._write_model()
+            kept = f"the weights after update {self.sound_update}" if self.sound_update else "the first weights"
+        rate, clip = self.settings.learning_rate, self.settings.clip
         return (
             f"{what} in epoch {self.epoch}, update {self.updates + 1}; {kept} are kept. "
-            f"Try a smaller --lr (it was {rate:.2g}) or --clip (it was {self.settings.clip:g}), or look at the data"
+            f"Try a smaller --lr (it was {rate:g}) or --clip (it was {clip:g}), or look at the data"
         )
 
     def _rate(self, steps: int) -> float:
@@ -244,7 +269,8 @@ class _Loop:
 
     def _take_best(self) -> None:
         if self.best_weights is None:
-            self.best_weights = _copy(self.network)
+            with self._averaged():
+                self.best_weights = _copy(self.network)
             self._write_model()
         self.network.load_state_dict(self.best_weights)
         self.network.eval()
@@ -252,7 +278,6 @@ class _Loop:
     def _write_model(self) -> None:
         if self.run is not None and self.best_weights is not None:
             self.run.write_tensors("model.safetensors", self.best_weights, {"epoch": self.outcome.best_epoch})
-            self.run.seal("model.safetensors")
 
     # The average of the weights over the last updates
 
@@ -262,7 +287,8 @@ class _Loop:
         keep = min(self.settings.averaging, (1 + self.updates) / (10 + self.updates))
         with torch.no_grad():
             for name, value in self.network.state_dict().items():
-                self.average[name].lerp_(value, 1 - keep)
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - keep)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -296,6 +322,7 @@ class _Loop:
             "history": self.outcome.history,
             "best": self.outcome.best,
             "best_epoch": self.outcome.best_epoch,
+            "seconds": self._seconds(),
         }
         if middle is not None:
             tensors["rng"] = torch.get_rng_state()
@@ -315,7 +342,7 @@ class _Loop:
         if self.average is not None:
             self.average = _under(tensors, "average")
         self.epoch, self.updates = facts["epoch"], facts["updates"]
-        self.outcome.history = facts["history"]
+        self.outcome.history, self.outcome.seconds = facts["history"], facts["seconds"]
         self.outcome.best, self.outcome.best_epoch = facts["best"], facts["best_epoch"]
         if self.outcome.best_epoch:
             self.best_weights = self.run.read_tensors("model.safetensors")[0]
@@ -333,17 +360,18 @@ class _Loop:
 
 @dataclass
 class _Middle:
-    """Where an epoch is: after how many of its batches, and what has come together until there."""
+    """Where an epoch is: after how many of its batches, at what learning rate, and what has come together."""
 
     step: int = 0
     total: float = 0.0
     count: int = 0
     clipped: int = 0
     seconds: float = 0.0
+    rate: float = 0.0
     rng: Tensor | None = None
     carry: Carry = None
 
-    COUNTS = ("step", "total", "count", "clipped", "seconds")
+    COUNTS = ("step", "total", "count", "clipped", "seconds", "rate")
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,56 @@
+"""A plan as text: what runs before, in and after the loop."""
+
+from __future__ import annotations
+
+from everloop.compiler.plan import Plan, Stage, label
+from everloop.lang.expr import Expr
+
+KINDS = {
+    "recurrent": "recurrent: units meet inside the loop",
+    "diagonal": "diagonal: each unit's loop is its own; no matrix product in it",
+    "scan": "scan: affine in the state, with coefficients free of it; parallel in time",
+}
+
+
+def describe(schedule: Plan) -> str:
+    """The schedule, one line a product or value: names are the cell's own, the others t1, t2, ..."""
+    graph = schedule.graph
+    labels = label(graph)
+    lines = [KINDS[schedule.kind], "", "parameters, one array per line"]
+    for stack, members in graph.stacks.items():
+        rows = " + ".join(str(param.sizes[0]) for param in members)
+        columns = f" x {members[0].sizes[1]}" if members[0].is_matrix else ""
+        lines.append(f"  {stack:<4} [{rows}{columns}]  {' '.join(param.name for param in members)}")
+    parts = (
+        ("before the loop, for all steps at once", schedule.before),
+        ("in the loop, step by step", schedule.stages),
+        ("after the loop, for all steps at once", schedule.after),
+    )
+    for title, stages in parts:
+        lines += ["", title + ("" if stages else ": nothing")]
+        for number, stage in enumerate(stages, 1):
+            if len(stages) > 1:
+                lines.append(f"  stage {number}")
+            lines += [f"  {line}" for line in _stage(stage, labels)]
+    new = ", ".join(f"{name} <- {_show(node, labels)}" for name, node in graph.new.items())
+    return "\n".join([*lines, "", f"new states: {new}"])
+
+
+def _stage(stage: Stage, labels: dict[Expr, str]) -> list[str]:
+    lines = []
+    for product in stage.products:
+        stacked = ", ".join(product.matrices)
+        mark = "ᵀ" if product.op == "matmul_t" else ""
+        vectors = ", ".join(_show(arg, labels) for arg in product.args)
+        plus = f" + [{', '.join(_show(node, labels) for node in product.plus)}]" if product.plus else ""
+        results = ", ".join(_show(node, labels) for node in product.results)
+        lines.append(f"[{results}] = [{stacked}]{mark} @ [{vectors}]{plus}")
+    return lines + [
+        f"{labels[node]} = {node.op}({', '.join(_show(arg, labels) for arg in node.args)})" for node in stage.nodes
+    ]
+
+
+def _show(node: Expr, labels: dict[Expr, str]) -> str:
+    if node.op == "const":
+        return f"{node.attr:g}"
+    return "n" if node.op == "count" else labels[node]

@@ -1,0 +1,109 @@
+"""Equations and plans as text, held letter for letter in golden/. To accept a change, look at it and run
+`EVERLOOP_WRITE_GOLDEN=1 pytest tests/export`, which fails all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from everloop import cells
+from everloop.compiler.plan import plan
+from everloop.export import formula
+from everloop.export.plan import describe
+from everloop.lang.cell import cell
+from everloop.lang.functions import relu, tanh
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def as_golden(name: str, text: str) -> None:
+    """The text equals the file, to the letter."""
+    file = GOLDEN / f"{name}.txt"
+    if os.environ.get("EVERLOOP_WRITE_GOLDEN"):
+        file.write_text(text + "\n", encoding="utf-8")
+        pytest.fail(f"{file} written; look at it, then run without EVERLOOP_WRITE_GOLDEN")
+    assert text + "\n" == file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["elman", "lstm", "gru", "slstm", "layernorm_lstm"])
+def test_equations(name: str) -> None:
+    graph = cells.get(name).graph
+    as_golden(f"{name}.equations", "\n".join([*formula.forward(graph), "", *formula.backward(graph)]))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru_before"])
+def test_latex(name: str) -> None:
+    graph = cells.get(name).graph
+    lines = formula.forward(graph, formula.LATEX) + formula.backward(graph, formula.LATEX)
+    as_golden(f"{name}.latex", "\n".join(formula.aligned(lines)))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru_before", "projection_lstm", "mingru"])
+def test_plans(name: str) -> None:
+    as_golden(f"{name}.plan", describe(plan(cells.get(name).graph)))
+
+
+def test_elmans_backward_is_the_classic_one() -> None:
+    """Rumelhart, Hinton, Williams 1986, and every textbook since: with a = W x + U h₋ + b and δa = δh (1 - h²)."""
+    graph = cells.get("elman").graph
+    assert formula.forward(graph) == ["h = tanh(W_h x + U_h h₋ + b_h)"]
+    da = "δh ⊙ (1 - h ⊙ h)"
+    assert formula.backward(graph) == [
+        "δh = ∂y + δh₊",
+        f"δh₋ = U_hᵀ ({da})",
+        f"δx = W_hᵀ ({da})",
+        f"δW_h = Σₜ ({da}) xᵀ",
+        f"δU_h = Σₜ ({da}) h₋ᵀ",
+        f"δb_h = Σₜ ({da})",
+    ]
+
+
+def test_lstms_equations_are_those_of_the_paper() -> None:
+    lines = formula.forward(cells.get("lstm").graph)
+    assert {"c = f ⊙ c₋ + i ⊙ g", "h = o ⊙ tanh(c)", "i = σ(a_i)", "a_i = W_i x + U_i h₋ + b_i"} <= set(lines)
+
+
+def test_a_text_is_the_same_every_time() -> None:
+    for name in cells.names():
+        first, again = (formula.backward(cells.get(name)().graph) for _ in range(2))
+        assert first == again
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_no_line_is_longer_than_can_be_read(name: str) -> None:
+    graph = cells.get(name).graph
+    assert max(map(len, formula.forward(graph) + formula.backward(graph))) < 300
+
+
+def test_a_long_value_that_is_read_often_has_a_line_of_its_own() -> None:
+    @cell(states="h", gates="h")
+    def unrolled(x, h, W):
+        for _ in range(30):
+            h = h + h * tanh(W.h @ x - h)
+        return h
+
+    lines = formula.forward(unrolled.graph) + formula.backward(unrolled.graph)
+    assert len(lines) < 200
+    assert max(map(len, lines)) < 300
+
+
+def test_functions_keep_their_names_forward_and_backward() -> None:
+    @cell(states="h", gates="h")
+    def made(x, h, W):
+        return relu(W.h @ x) * relu(h)
+
+    assert formula.forward(made.graph) == ["h = relu(W_h x) ⊙ relu(h₋)"]
+    assert "relu(h₋)" in "".join(formula.backward(made.graph))
+
+
+def test_brackets_stand_where_they_are_needed() -> None:
+    @cell(states="h", gates="h")
+    def made(x, h, W):
+        p = W.h @ x
+        return (p - (h - 1)) / (h * p) - (-(h + p)) * 2 + p / (p / h)
+
+    (_, line) = formula.forward(made.graph)
+    assert line == "h = (p - (h₋ - 1)) / (h₋ ⊙ p) + (h₋ + p) ⊙ 2 + p / (p / h₋)"
