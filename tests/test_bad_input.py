@@ -504,4 +504,5 @@ class TestInterrupting:
         assert process.poll() is None, "the first waits for the update"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-        assert (process.returncode, out, err) == (130, "", "error: stopped\n")
+        told = "stopping after this update; Ctrl-C once more stops at once\n"
+        assert (process.returncode, out, err) == (130, "", f"{told}error: stopped\n")

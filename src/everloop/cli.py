@@ -223,6 +223,7 @@ def evaluate(
 ) -> None:
     """Measure a trained model on other data."""
     from everloop.tasks import load
+    from everloop.tasks.progress import results_table
     from everloop.tasks.task import read
 
     model = load(run, device)
@@ -235,7 +236,7 @@ def evaluate(
     if as_json:
         print(json.dumps(metrics))
     else:
-        print_results([(f"{run} on {examples.source}", metrics)])
+        _out().print(results_table([(f"{run} on {examples.source}", metrics)]))
 
 
 @app.command()
@@ -457,9 +458,14 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _message(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in _TRAIN_NEEDS:
+        return f"this needs the package {error.name}, which is not installed: pip install 'everloop[train]'"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+_TRAIN_NEEDS = ("torch", "pyarrow", "pydantic", "sklearn", "tomli_w")
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -484,26 +490,13 @@ def _finish(model: Any, quiet: bool) -> None:
 
 
 def _show_results(model: Any) -> None:
+    from everloop.tasks.progress import results_table
+
     if not model.results_:
         return
-    print_results(model.results_)
+    _out().print(results_table(model.results_))
     if model.beats_baseline() is False:
         _out().print(f"The model does not beat its baseline ({model.better_baseline[0]}).", style="bold")
-
-
-def print_results(results: list[tuple[str, dict[str, float]]]) -> None:
-    metrics = list(dict.fromkeys(name for _, row in results for name in row))
-    table = Table(
-        "test split" if len(results) > 1 else "",
-        *(m.replace("_", " ") for m in metrics),
-        box=None,
-        header_style="bold",
-    )
-    for name, row in results:
-        table.add_row(escape(name), *(_figure(row.get(m)) for m in metrics))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    _out().print(table)
 
 
 @contextmanager
@@ -573,12 +566,6 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return name, value
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _out() -> Console:

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from everloop.cli import print_results
 from everloop.tasks.classifier import Classifier
+from everloop.tasks.progress import results_table
 from everloop.tasks.run import free_folder
 
 REVIEWS = ("房间干净，服务员很热情，下次还会再来。", "又贵又难用，客服不理人，非常失望。")
@@ -24,7 +24,7 @@ def run_demo(folder: Path) -> None:
     out = Console(highlight=False, soft_wrap=True)
     out.print("[bold]A classifier: is a Chinese review positive or negative?[/]")
     model = Classifier(epochs=3, length=200).fit("chinese-reviews", out=free_folder("demo", folder))
-    print_results(model.results_)
+    out.print(results_table(model.results_))
     out.print(escape(model.verdict()))
 
     out.print("\n[bold]Two sentences it never saw[/]")

@@ -166,7 +166,7 @@ class TestVocabulary:
         codec = TextCodec.fit(texts, unit="words", reversible=False)
         assert [codec.piece(i) for i in range(3, len(codec))] == ["a", "b"]
         assert codec.describe() == "words, 2 of them (those seen at least 2 times)"
-        codec = TextCodec.fit(texts, unit="words", reversible=False, min_count=1, max_size=5)
+        codec = TextCodec.fit(texts, unit="words", reversible=False, min_count=1, vocabulary=5)
         assert [codec.piece(i) for i in range(3, len(codec))] == ["a", "b"]
         assert codec.describe() == "words, 2 of them (the most frequent of 4 seen at least 1 time)"
         assert codec.decode(codec.encode("A c b")) == "a \ufffd b"
@@ -190,7 +190,7 @@ class TestVocabulary:
         assert len(long) == len(text) // 250 > 500
         short = TextCodec.fit([text[:10_000]], unit="subwords", reversible=True)
         assert len(short) == 500
-        assert len(TextCodec.fit([text], unit="subwords", reversible=True, max_size=300)) == 300
+        assert len(TextCodec.fit([text], unit="subwords", reversible=True, vocabulary=300)) == 300
         assert len(long.encode(text)) < len(short.encode(text)) < len(text)
         per_piece = len(text[:10_000]) / len(short.encode(text[:10_000]))
         assert short.describe() == (f"subwords, 497 of them (byte pairs; {per_piece:.1f} characters each on average)")
@@ -202,8 +202,8 @@ class TestVocabulary:
             (["", ""], {}, "only empty texts came"),
             (["a b c"], {}, "no word comes 2 times in the texts (3 words, all different"),
             (["a"], {"min_count": 0}, "min_count=0 came; expected 1 or more"),
-            (["a"], {"max_size": 3}, "max_size=3 came; expected more than 3"),
-            (["a"], {"unit": "subwords", "max_size": 258}, "max_size=258 came; subwords need 259 or more"),
+            (["a"], {"vocabulary": 3}, "vocabulary=3 came; expected more than 3"),
+            (["a"], {"unit": "subwords", "vocabulary": 258}, "vocabulary=258 came; subwords need 259 or more"),
             (["a"], {"unit": "letters"}, "unit='letters' came; expected 'chars', 'words' or 'subwords'"),
         ],
     )

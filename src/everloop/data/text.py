@@ -123,12 +123,12 @@ class TextCodec:
         unit: Unit,
         reversible: bool,
         min_count: int | None = None,
-        max_size: int = 30_000,
+        vocabulary: int = 30_000,
     ) -> "TextCodec":
         """A codec whose vocabulary comes from these (training) texts only.
 
         min_count: how often a piece must be seen; left out, it is 1 for reversible characters, else 2.
-        max_size: the size of the vocabulary at most, with padding, unknown and end. Of subwords there are
+        vocabulary: the size of the vocabulary at most, with padding, unknown and end. Of subwords there are
         fewer: one per 250 characters of text, between 500 and 8,000.
         """
         if unit not in get_args(Unit):
@@ -142,7 +142,7 @@ class TextCodec:
         if not any(segments):
             raise ValueError("only empty texts came; expected some text to make a vocabulary from")
         make = _fit_subwords if unit == "subwords" else _fit_whole_pieces
-        tokenizer, about = make(segments, unit, reversible, min_count, max_size)
+        tokenizer, about = make(segments, unit, reversible, min_count, vocabulary)
         return cls(unit, reversible, about, tokenizer)
 
     @classmethod
@@ -153,8 +153,8 @@ class TextCodec:
             content = json.loads(text)
             facts = content["pre_tokenizer"].pop("everloop")
             unit, reversible, about = facts["unit"], facts["reversible"], facts["about"]
-            vocabulary = content["model"]["vocab"]
-            ids = sorted(vocabulary.values())
+            pieces = content["model"]["vocab"]
+            ids = sorted(pieces.values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"this is no text codec of Everloop ({type(error).__name__}: {error}); "
@@ -162,7 +162,7 @@ class TextCodec:
             ) from None
         if unit not in get_args(Unit) or not isinstance(reversible, bool):
             raise ValueError(f"the text codec has unit={unit!r} and reversible={reversible!r}; it is damaged")
-        if ids != list(range(len(ids))) or [vocabulary.get(name) for name in _SPECIAL] != [0, 1, 2]:
+        if ids != list(range(len(ids))) or [pieces.get(name) for name in _SPECIAL] != [0, 1, 2]:
             raise ValueError(f"the ids of the text codec are not 0, 1, 2 ... with {', '.join(_SPECIAL)} first")
         try:
             tokenizer = Tokenizer.from_str(json.dumps(content))
@@ -279,13 +279,13 @@ class Decoder:
 
 
 def _fit_whole_pieces(
-    segments: list[str], unit: Unit, reversible: bool, min_count: int, max_size: int
+    segments: list[str], unit: Unit, reversible: bool, min_count: int, vocabulary: int
 ) -> tuple["Tokenizer", str]:
     """Characters or words: the most frequent ones, each with an id of its own."""
     from tokenizers import Tokenizer, decoders, models
 
-    if max_size <= len(_SPECIAL):
-        raise ValueError(f"max_size={max_size} came; expected more than {len(_SPECIAL)}")
+    if vocabulary <= len(_SPECIAL):
+        raise ValueError(f"vocabulary={vocabulary} came; expected more than {len(_SPECIAL)}")
     rest, held_out = _count_pieces(segments, unit, reversible)
     seen = rest + held_out
     frequent = sorted((-n, piece) for piece, n in seen.items() if n >= min_count)
@@ -295,9 +295,9 @@ def _fit_whole_pieces(
             f"no {name} comes {min_count} times in the texts ({count(seen.total(), name)}, all different or "
             "none at all); more text is needed, or min_count=1 (--set min_count=1), which keeps every one"
         )
-    kept = [piece for _, piece in frequent[: max_size - len(_SPECIAL)]]
-    vocabulary = {piece: i for i, piece in enumerate((*_SPECIAL, *kept))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=_SPECIAL[TextCodec.unknown]))
+    kept = [piece for _, piece in frequent[: vocabulary - len(_SPECIAL)]]
+    ids = {piece: i for i, piece in enumerate((*_SPECIAL, *kept))}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=_SPECIAL[TextCodec.unknown]))
     _set_cuts(tokenizer, unit, reversible)
     if reversible or unit == "chars":
         tokenizer.decoder = decoders.Fuse()
@@ -312,18 +312,18 @@ def _fit_whole_pieces(
 
 
 def _fit_subwords(
-    segments: list[str], unit: Unit, reversible: bool, min_count: int, max_size: int
+    segments: list[str], unit: Unit, reversible: bool, min_count: int, vocabulary: int
 ) -> tuple["Tokenizer", str]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     bytes_and_special = 256 + len(_SPECIAL)
-    if max_size < bytes_and_special:
+    if vocabulary < bytes_and_special:
         raise ValueError(
-            f"max_size={max_size} came; subwords need {bytes_and_special} or more: one for each byte, and "
+            f"vocabulary={vocabulary} came; subwords need {bytes_and_special} or more: one for each byte, and "
             f"{', '.join(_SPECIAL)}"
         )
     characters = sum(map(len, segments))
-    size = min(max_size, _SUBWORDS, max(500, characters // _CHARACTERS_PER_SUBWORD))
+    size = min(vocabulary, _SUBWORDS, max(500, characters // _CHARACTERS_PER_SUBWORD))
     trained = Tokenizer(models.BPE())
     _set_cuts(trained, unit, reversible)
     trainer = trainers.BpeTrainer(
@@ -336,8 +336,8 @@ def _fit_subwords(
     # A trainer's own special tokens would also be found inside texts; those put in front afterwards are not.
     model = json.loads(trained.to_str())["model"]
     learned = sorted(model["vocab"], key=lambda piece: model["vocab"][piece])
-    vocabulary = {piece: i for i, piece in enumerate((*_SPECIAL, *learned))}
-    tokenizer = Tokenizer(models.BPE(vocabulary, [tuple(pair) for pair in model["merges"]]))
+    ids = {piece: i for i, piece in enumerate((*_SPECIAL, *learned))}
+    tokenizer = Tokenizer(models.BPE(ids, [tuple(pair) for pair in model["merges"]]))
     _set_cuts(tokenizer, unit, reversible)
     tokenizer.decoder = decoders.ByteLevel()
 

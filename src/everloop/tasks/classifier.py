@@ -74,10 +74,9 @@ class Classifier(Task):
         if self.unit != "auto":
             unit, why = self.unit, f"{self.unit}, as asked"
         self.codec_ = TextCodec.fit(
-            train_texts, unit=unit, reversible=False, min_count=self.min_count, max_size=self.vocabulary
+            train_texts, unit=unit, reversible=False, min_count=self.min_count, vocabulary=self.vocabulary
         )
         progress.say(f"text as {why}")
-        progress.say(self.codec_.describe())
         place = {name: k for k, name in enumerate(self.classes_)}
         ids = [row[: self.length] for row in self.codec_.encode_batch(examples.inputs)]
         self._parts = {
@@ -236,7 +235,6 @@ class Classifier(Task):
             for k in self._telling_rows(np.array(test.labels))
         ]
         return replace(report, confusion=(self.classes_, self.confusion_.tolist()), examples=shown)
-
 
     def _telling_rows(self, labels: np.ndarray) -> list[int]:
         """Of the test split: the mistakes that the model is surest of, and as many of what it got right."""

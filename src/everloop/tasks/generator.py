@@ -66,10 +66,9 @@ class Generator(Task):
             unit=unit,
             reversible=True,
             min_count=self.min_count,
-            max_size=self.vocabulary,
+            vocabulary=self.vocabulary,
         )
         progress.say(f"text as {why}")
-        progress.say(self.codec_.describe())
         self._ids = {part: self._encode(documents) for part, documents in self._documents.items()}
         sizes = " / ".join(f"{len(ids):,}" for ids in self._ids.values())
         progress.say(f"{sizes} {unit} for training / validation / test")

@@ -1,14 +1,16 @@
-"""What a training shows while it runs: a line of news, a bar with metrics and time left, one row per epoch."""
+"""What a training shows: a line of news, a bar with metrics and time left, a row per epoch, the table of results."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
 
 
 class Progress:
@@ -62,7 +64,29 @@ class _Shown:
         self.bar.update(self.task, completed=epoch - 1 + step / steps, description=text, loss=f"{loss:.4f}")
 
     def epoch(self, row: Mapping[str, float], *, best: bool) -> None:
-        metrics = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in row.items() if "_" in name)
+        metrics = "  ".join(
+            f"{name.replace('_', ' ')} {value:.4f}"
+            for name, value in row.items()
+            if name.startswith(("train_", "valid_"))
+        )
         clipped = f"  clipped {row['clipped']:.0%}" if row["clipped"] else ""
         mark = "  best so far" if best else ""
         self.progress.say(f"epoch {row['epoch']:>3.0f}  {metrics}{clipped}  {row['seconds']:.0f} s{mark}")
+
+
+def results_table(results: Sequence[tuple[str, Mapping[str, float]]]) -> Table:
+    """A row for the model and one for each baseline, a column for each metric."""
+    metrics = list(dict.fromkeys(name for _, row in results for name in row))
+    title = "test split" if len(results) > 1 else ""
+    table = Table(title, *(name.replace("_", " ") for name in metrics), box=None, header_style="bold")
+    for name, row in results:
+        table.add_row(Text(name), *(_figure(row.get(metric)) for metric in metrics))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -88,7 +88,7 @@ def train(
     loop = _Loop(network, problem, settings, progress, run)
     if resume:
         loop.restore()
-    with _interruptible() as interrupted:
+    with _interruptible(progress) as interrupted:
         loop.go(interrupted)
     return loop.outcome
 
@@ -185,6 +185,7 @@ class _Loop:
             **{f"valid_{name}": value for name, value in metrics.items()},
             "lr": middle.rate,
             "clipped": middle.clipped / max(middle.step, 1),
+            "largest_norm": middle.largest_norm,
             "seconds": time.perf_counter() - start,
         }
 
@@ -209,6 +210,7 @@ class _Loop:
         middle.total += loss.item() * count
         middle.count += count
         middle.clipped += int(norm > clip)
+        middle.largest_norm = max(middle.largest_norm, norm.item())
         return ""
 
     def _keep_sound(self) -> None:
@@ -366,12 +368,13 @@ class _Middle:
     total: float = 0.0
     count: int = 0
     clipped: int = 0
+    largest_norm: float = 0.0
     seconds: float = 0.0
     rate: float = 0.0
     rng: Tensor | None = None
     carry: Carry = None
 
-    COUNTS = ("step", "total", "count", "clipped", "seconds", "rate")
+    COUNTS = ("step", "total", "count", "clipped", "largest_norm", "seconds", "rate")
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:
@@ -392,7 +395,7 @@ def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def _interruptible(progress: Progress) -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C asks the loop to stop after this update; the second stops at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -403,6 +406,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
+        progress.say("stopping after this update; Ctrl-C once more stops at once")
 
     before = signal.signal(signal.SIGINT, on_signal)
     try:
