@@ -23,7 +23,7 @@ MIXED = "书很有意思，内容丰富，孩子非常喜欢，但是印刷太�
 def run_demo(folder: Path) -> None:
     out = Console(highlight=False, soft_wrap=True)
     out.print("[bold]A classifier: is a Chinese review positive or negative?[/]")
-    model = Classifier(epochs=3, length=200).fit("chinese-reviews", out=free_folder("demo", folder))
+    model = Classifier(epochs=3, length=200, embedding=128).fit("chinese-reviews", out=free_folder("demo", folder))
     out.print(results_table(model.results_))
     out.print(escape(model.verdict()))
 
