@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn.base
+import torch
 from sklearn.model_selection import GridSearchCV
 
 import everloop
@@ -269,3 +270,20 @@ class TestOwnCells:
 def test_the_names_of_the_package():
     assert everloop.Classifier is Classifier
     assert everloop.load is load
+
+
+def test_results_do_not_depend_on_the_threads_of_the_process():
+    """Even the start values do: an orthogonal matrix made by two threads differs in its last digits."""
+    texts = [f"{word} film number {k}" for k in range(40) for word in ("great", "dull")]
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            model = Classifier(hidden=64, epochs=1).fit(texts, ["p", "n"] * 40, quiet=True)
+            found.append(model.network_.state_dict())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name

@@ -193,7 +193,8 @@ class Task(ABC):
         self.source_, self._digest = examples.source, _digest(examples)
         self.prepare(examples, self.progress_)
         seed_everything(self.seed)
-        self.network_ = self.make_network().to(self.device_)
+        with self.few_threads():
+            self.network_ = self.make_network().to(self.device_)
         self.start(self.network_)
         self.epochs_ = self.epochs or self.natural_epochs()
         self.progress_.say(self.describe())
