@@ -305,9 +305,9 @@ def show(
 ) -> None:
     """Show a cell: its equations, the derived backward equations, or what runs when."""
     from everloop import cells
+    from everloop.compiler.describe import describe
     from everloop.compiler.plan import plan
     from everloop.export import formula
-    from everloop.export.plan import describe
 
     found = cells.get(cell)
     match form:

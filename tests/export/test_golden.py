@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from everloop import cells
+from everloop.compiler.describe import describe
 from everloop.compiler.plan import plan
 from everloop.export import formula
-from everloop.export.plan import describe
 from everloop.lang.cell import cell
 from everloop.lang.functions import relu, tanh
 

@@ -14,17 +14,27 @@ from everloop.lang.graph import Graph
 
 
 class Kernel(Protocol):
-    """A compiled loop. Arrays are packed: the rows of step 0, then those of step 1, ... (see `forward`)."""
+    """A compiled loop. Arrays are packed: [N, F] holds the rows of step 0, then those of step 1, and so on; step t
+    has batch_sizes[t] rows, longest sequences first. `source` shows what was compiled.
+    """
 
     source: str
 
     def forward(
         self, inputs: Any, states: Any, weights: Any, batch_sizes: list[int], *, keep: bool
-    ) -> tuple[Any, Any, Any]: ...
+    ) -> tuple[Any, Any, Any]:
+        """Packs of inputs {names: [N, F]}, states {name: [B, H]} and stacks of weights {name: array} give the outputs
+        {name: [N, F]}, the final states {name: [B, H]}, and, with `keep`, what `backward` reads {name: [N, F]}.
+        """
+        ...
 
     def backward(
         self, saved: Any, grads: Any, final_grads: Any, weights: Any, batch_sizes: list[int], packs: Any
-    ) -> tuple[Any, Any, Any]: ...
+    ) -> tuple[Any, Any, Any]:
+        """What `forward` kept, and the gradients of outputs and final states, give the gradients of the packs (a list),
+        of the initial states and of the stacks of weights (by name).
+        """
+        ...
 
 
 class Backend(Protocol):

@@ -1,1 +1,1 @@
-"""Graphs and plans as documents: formulas, schedules."""
+"""Graphs as documents: formulas. (A schedule as text is `compiler.describe`: kernels show it, too.)"""

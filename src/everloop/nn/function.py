@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from everloop.backends import Kernel, choose
-from everloop.backends.reference import ReferenceKernel, Values, Weights, evaluate
+from everloop.backends.reference import Values, Weights, evaluate
 from everloop.compiler.plan import label, plan, split
 from everloop.lang.cell import Cell
 
@@ -51,7 +50,14 @@ class Recurrence:
         packs = [values.pack(pack, total) for pack in self.plan.feeds]
         fixed = {leaf: values[node] for leaf, node in self._fixed.items()}
         stacks = [self._loop_stack(stack, members, fixed) for stack in self.loop.stacks]
-        call = _Call(self._kernel(x), self._packs, tuple(states), tuple(self.loop.stacks), tuple(batch_sizes))
+        call = _Call(
+            self._kernel(x),
+            self._packs,
+            tuple(states),
+            tuple(self.loop.stacks),
+            tuple(self.loop.outputs),
+            tuple(batch_sizes),
+        )
         histories, final = call.run(packs, list(states.values()), stacks)
         values.update({self._labels[name]: array for name, array in histories.items()})
         evaluate(self.plan.after, values, total)
@@ -67,10 +73,6 @@ class Recurrence:
             self._kernels[key] = choose(self.loop, *key).compile(self.loop, self.sizes)
         return self._kernels[key]
 
-    @cached_property
-    def reference(self) -> ReferenceKernel:
-        return ReferenceKernel(self.loop, self.sizes)
-
 
 @dataclass(frozen=True)
 class _Call:
@@ -80,6 +82,7 @@ class _Call:
     packs: tuple[tuple[str, ...], ...]
     states: tuple[str, ...]
     stacks: tuple[str, ...]
+    outputs: tuple[str, ...]
     batch_sizes: tuple[int, ...]
 
     def run(
@@ -88,10 +91,10 @@ class _Call:
         tensors = (*packs, *states, *stacks)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             results = _Loop.apply(self, *tensors)
-            names = list(self.kernel.plan.graph.outputs)  # type: ignore[attr-defined]
+            count = len(self.outputs)
             return (
-                dict(zip(names, results[: len(names)], strict=True)),
-                dict(zip(self.states, results[len(names) :], strict=True)),
+                dict(zip(self.outputs, results[:count], strict=True)),
+                dict(zip(self.states, results[count:], strict=True)),
             )
         histories, final, _ = self.forward(tensors, keep=False)
         return histories, final
