@@ -43,7 +43,11 @@ BadRows = Annotated[
 Device = Annotated[str, _option("--device", "auto, cpu, cuda, cuda:1, ...", RUN)]
 
 
-@app.command()
+@app.command(
+    epilog="For example: [bold]everloop train reviews.csv[/]; [bold]everloop train play.txt --cell gru --hidden 384[/]; "
+    "[bold]everloop train --config runs/reviews-classifier-1 --seed 1[/]; "
+    "[bold]everloop train --out runs/reviews-classifier-1 --resume[/]"
+)
 def train(
     file: Annotated[
         str | None,
@@ -96,7 +100,8 @@ def train(
         int | None, _option("--length", "Classifier: pieces of a text that are read at most.", DATA)
     ] = None,
     valid: Annotated[
-        float | None, _option("--valid", "Share kept for validation (early stopping). Default 0.1.", DATA)
+        float | None,
+        _option("--valid", "Share kept for validation (early stopping). Default 0.1, of a long text 0.05.", DATA),
     ] = None,
     test: Annotated[float | None, _option("--test", "Share kept for the final test. Default 0.1.", DATA)] = None,
     cell: Annotated[
