@@ -44,7 +44,7 @@ Device = Annotated[str, _option("--device", "auto, cpu, cuda, cuda:1, ...", RUN)
 
 
 @app.command(
-    epilog="For example: [bold]everloop train reviews.csv[/]; [bold]everloop train play.txt --cell gru --hidden 384[/]; "
+    epilog="For example: [bold]everloop train reviews.csv[/]; [bold]everloop train play.txt --cell gru[/]; "
     "[bold]everloop train --config runs/reviews-classifier-1 --seed 1[/]; "
     "[bold]everloop train --out runs/reviews-classifier-1 --resume[/]"
 )
