@@ -89,7 +89,9 @@ class Classifier(Task):
         self._pair_keys = frequent_pairs(self._parts["train"].ids, len(self.codec_), most)
         self.pair_count_ = len(self._pair_keys)
         if self.pair_count_:
-            progress.say(f"{self.pair_count_:,} pairs of neighbouring {unit} have embeddings, too (--pairs)")
+            progress.say(
+                f"{self.pair_count_:,} pairs of neighbouring {unit} have embeddings, too (--set pairs=0 leaves them out)"
+            )
         cut = sum(len(row) == self.length for row in ids)
         if cut > len(ids) / 100:
             progress.say(
