@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+
+from everloop import cli
 
 torch.set_num_threads(1)
 
@@ -18,3 +24,31 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data is not here: {SHARED} does not exist")
     return SHARED
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it said on standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def everloop_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Done]:
+    """Run the command in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+    def run(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["everloop", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return Done(stop.value.code, out, err)
+
+    return run

@@ -36,24 +36,18 @@ Command = Callable[..., Failed]
 
 
 @pytest.fixture
-def fails(monkeypatch, capsys, tmp_path) -> Command:
+def fails(everloop_command) -> Command:
     """Run the command in this process; it must fail, with one message, which is the last it says."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
     def run(*words: object) -> Failed:
-        monkeypatch.setattr(sys, "argv", ["everloop", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        news, error, message = f"\n{err}".partition("\nerror: ")
-        assert error, err
+        done = everloop_command(*words)
+        news, error, message = f"\n{done.err}".partition("\nerror: ")
+        assert error, done.err
         assert "error:" not in message
-        assert "Traceback" not in err
+        assert "Traceback" not in done.err
         assert "please report it" not in message
-        assert out == ""
-        assert isinstance(stop.value.code, int)
-        return Failed(stop.value.code, message.rstrip("\n"), news)
+        assert done.out == ""
+        return Failed(done.code, message.rstrip("\n"), news)
 
     return run
 

@@ -12,9 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +24,7 @@ import everloop
 from everloop import cells, cli, tasks
 from everloop.tasks import load
 
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
-
-
-@pytest.fixture
-def everloop_command(monkeypatch, capsys, tmp_path) -> Command:
-    """Run the command in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-
-    def run(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["everloop", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return Done(stop.value.code, out, err)
-
-    return run
+Command = Callable[..., Any]
 
 
 def reviews(rows: int) -> str:

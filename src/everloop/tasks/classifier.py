@@ -90,7 +90,7 @@ class Classifier(Task):
         self.pair_count_ = len(self._pair_keys)
         if self.pair_count_:
             progress.say(
-                f"{self.pair_count_:,} pairs of neighbouring {unit} have embeddings, too (--set pairs=0 leaves them out)"
+                f"{self.pair_count_:,} pairs of neighbouring {unit} have embeddings, too (none: --set pairs=0)"
             )
         cut = sum(len(row) == self.length for row in ids)
         if cut > len(ids) / 100:
