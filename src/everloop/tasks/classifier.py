@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from everloop.data.files import Examples
 from everloop.data.split import length_buckets, split_rows
-from everloop.data.text import TextCodec, choose_unit
+from everloop.data.text import TextCodec
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baselines import Baseline, classifier_baselines
@@ -70,15 +70,13 @@ class Classifier(Task):
         _check_classes(self.classes_, targets, examples)
         split = split_rows(len(targets), seed=self.seed, valid=self.valid, test=self.test, targets=targets)
         train_texts = [examples.inputs[k] for k in split.train]
-        unit, why = choose_unit(train_texts, purpose="classify")
-        if self.unit != "auto":
-            unit, why = self.unit, f"{self.unit}, as asked"
+        unit = self.choose_unit(train_texts, "classify")
         self.codec_ = TextCodec.fit(
             train_texts, unit=unit, reversible=False, min_count=self.min_count, vocabulary=self.vocabulary
         )
-        progress.say(f"text as {why}")
         place = {name: k for k, name in enumerate(self.classes_)}
-        ids = [row[: self.length] for row in self.codec_.encode_batch(examples.inputs)]
+        whole = self.codec_.encode_batch(examples.inputs)
+        ids = [row[: self.length] for row in whole]
         self._parts = {
             part: _Part([ids[k] for k in rows], [place[targets[k]] for k in rows], [examples.inputs[k] for k in rows])
             for part, rows in (("train", split.train), ("valid", split.valid), ("test", split.test))
@@ -92,7 +90,7 @@ class Classifier(Task):
             progress.say(
                 f"{self.pair_count_:,} pairs of neighbouring {unit} have embeddings, too (none: --set pairs=0)"
             )
-        cut = sum(len(row) == self.length for row in ids)
+        cut = sum(len(row) > self.length for row in whole)
         if cut > len(ids) / 100:
             progress.say(
                 f"{cut:,} texts are longer than {self.length} {unit}: only that much of them is read (--length)"
@@ -216,9 +214,6 @@ class Classifier(Task):
 
     def fitted(self) -> dict[str, Any]:
         return {"classes": self.classes_, "pairs": self.pair_count_}
-
-    def save_codec(self, run: Run) -> None:
-        run.write_text("codec.json", self.codec_.to_json())
 
     def restore(self, fitted: Mapping[str, Any], run: Run) -> None:
         self.classes_ = list(fitted["classes"])

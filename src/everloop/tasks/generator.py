@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from everloop.data.files import Examples
 from everloop.data.split import split_blocks, split_rows
-from everloop.data.text import TextCodec, choose_unit
+from everloop.data.text import TextCodec
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baselines import Baseline, ngram_baseline
@@ -58,9 +58,7 @@ class Generator(Task):
 
     def prepare(self, examples: Examples, progress: Progress) -> None:
         self._split(examples)
-        unit, why = choose_unit(self._documents["train"], purpose="generate")
-        if self.unit != "auto":
-            unit, why = self.unit, f"{self.unit}, as asked"
+        unit = self.choose_unit(self._documents["train"], "generate")
         self.codec_ = TextCodec.fit(
             self._documents["train"],
             unit=unit,
@@ -68,7 +66,6 @@ class Generator(Task):
             min_count=self.min_count,
             vocabulary=self.vocabulary,
         )
-        progress.say(f"text as {why}")
         self._ids = {part: self._encode(documents) for part, documents in self._documents.items()}
         sizes = " / ".join(f"{len(ids):,}" for ids in self._ids.values())
         progress.say(f"{sizes} {unit} for training / validation / test")
@@ -235,9 +232,6 @@ class Generator(Task):
 
     def fitted(self) -> dict[str, Any]:
         return {"ends": self.ends_}
-
-    def save_codec(self, run: Run) -> None:
-        run.write_text("codec.json", self.codec_.to_json())
 
     def restore(self, fitted: Mapping[str, Any], run: Run) -> None:
         self.ends_ = bool(fitted["ends"])

@@ -22,7 +22,7 @@ from everloop import cells
 from everloop.data.datasets import datasets
 from everloop.data.datasets import get as get_dataset
 from everloop.data.files import Examples, drop_duplicates, read_examples
-from everloop.data.text import TextCodec
+from everloop.data.text import Purpose, TextCodec, Unit, choose_unit
 from everloop.insight.report import Report, render
 from everloop.lang.cell import Cell
 from everloop.nn import Recurrent
@@ -114,12 +114,22 @@ class Task(ABC):
         """Take up what `fitted` gave and what `save_codec` wrote."""
 
     @abstractmethod
-    def save_codec(self, run: Run) -> None:
-        """Write what turns input into numbers."""
-
-    @abstractmethod
     def report(self, report: Report) -> Report:
         """Add to the report what is particular to the task."""
+
+    # The codec
+
+    def choose_unit(self, texts: Sequence[str], purpose: Purpose) -> Unit:
+        """The unit that was asked for, or the one that fits the training texts; says which, and why."""
+        unit, why = self.unit, f"{self.unit}, as asked"
+        if unit == "auto":
+            unit, why = choose_unit(texts, purpose=purpose)
+        self.progress_.say(f"text as {why}")
+        return unit
+
+    def save_codec(self, run: Run) -> None:
+        """Write what turns input into numbers."""
+        run.write_text("codec.json", self.codec_.to_json())
 
     # Options
 
