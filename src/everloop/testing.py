@@ -7,7 +7,7 @@ of every test is written down here, once, with its reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 from everloop import cells
-from everloop.backends.reference import SPELLING
+from everloop.backends.reference import SPELLING, make_matrix, outer
 from everloop.compiler.differentiate import differentiate
+from everloop.compiler.weights import through_made
 from everloop.lang.cell import Cell
-from everloop.lang.expr import Expr, Size
+from everloop.lang.expr import Expr, Size, toposort
 from everloop.lang.graph import Graph
+from everloop.lang.param import Param
 from everloop.nn import Recurrent
 
 __all__ = [
@@ -90,6 +92,7 @@ def check_cell(cell: str | Cell, *, sizes: Mapping[str, int] | None = None) -> N
       padding holds: outputs, final states, gradients.
     - No steps and no sequences are possible: the state stays as it is.
     - The reverse direction is the forward one on the reversed sequences.
+    - bfloat16 gives what float64 gives, as far as it goes; what is not a number stays in its sequence and its future.
 
     cell: a name or what `@cell` makes. sizes: those that the cell names beside input and hidden (5 unless given).
     Takes about a second.
@@ -108,6 +111,8 @@ def check_cell(cell: str | Cell, *, sizes: Mapping[str, int] | None = None) -> N
             check.lengths,
             check.empty,
             check.directions,
+            check.half,
+            check.not_a_number,
         ):
             torch.manual_seed(0)
             part()
@@ -122,6 +127,7 @@ def evaluate_step(
     judge one.
     """
     like = next(iter(state.values()))
+    given = with_made(graph, given, sizes)
     values: dict[Expr, Any] = {}
     for node in graph.nodes:
         args = [values[arg] for arg in node.args]
@@ -134,10 +140,14 @@ def evaluate_step(
                 values[node] = node.attr
             case "count":
                 values[node] = float(_length(node.attr, sizes))
+            case "index":
+                values[node] = torch.arange(_length(node.size, sizes)).to(like)
             case "matmul":
-                values[node] = args[0] @ given[node.attr[0]].t()
+                values[node] = args[0] @ _whole(graph, node.attr[0], given).t()
             case "matmul_t":
-                values[node] = sum(arg @ given[name] for name, arg in zip(node.attr, args, strict=True))
+                values[node] = sum(arg @ _whole(graph, name, given) for name, arg in zip(node.attr, args, strict=True))
+            case "cumsum":
+                values[node] = (args[0].flip(-1).cumsum(-1).flip(-1)) if node.attr else args[0].cumsum(-1)
             case "spread":
                 values[node] = args[0] * like.new_ones(_length(node.size, sizes))
             case _:
@@ -167,6 +177,8 @@ def derived_gradient(
 
     outputs_grad, new_grad: the gradients of the outputs and of the new states, [B, F] each.
     """
+    held = given
+    given = with_made(graph, given, sizes)
     adjoint = differentiate(graph)
     handed = {f"d:{name}": grad for name, grad in outputs_grad.items()}
     back_grad = {f"d:{name}": grad for name, grad in new_grad.items()}
@@ -176,9 +188,35 @@ def derived_gradient(
     grads |= {name: found[key].sum(0) for name, key in adjoint.vectors.items()}
     for name, param in graph.params.items():
         if param.is_matrix:
-            products = [found[rows].t() @ found[columns] for rows, columns in adjoint.matrices.get(name, ())]
+            pairs = adjoint.matrices.get(name, ())
+            products = [outer(found[rows], found[columns], param.blocks) for rows, columns in pairs]
             grads[name] = sum(products, start=torch.zeros_like(given[name]))
-    return grads
+    for name, formula in through_made(graph).items():
+        known = given | {f"d:{made}": grads[made] for made in graph.params if graph.params[made].made is not None}
+        grads[name] = grads[name] + make_matrix(formula, known.__getitem__, sizes)
+    return {name: grad for name, grad in grads.items() if name in held or name in state}
+
+
+def with_made(graph: Graph, given: Mapping[str, Tensor], sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    """What is given, and the matrices that the graph makes of it."""
+    known = dict(given)
+    like = next(iter(given.values()))
+    for name, param in graph.params.items():
+        if param.made is not None and name not in known:
+            known[name] = make_matrix(param.made, known.__getitem__, sizes, like)
+    return known
+
+
+def stored_shape(param: Param, sizes: Mapping[str, int]) -> list[int]:
+    """The shape of the array that holds a parameter: of a block-diagonal matrix, its blocks over each other."""
+    shape = [sizes[str(size)] for size in param.sizes]
+    return shape if param.blocks == 1 else [shape[0], shape[1] // param.blocks]
+
+
+def _whole(graph: Graph, name: str, given: Mapping[str, Tensor]) -> Tensor:
+    """A matrix [R, C], whether or not it is kept as diagonal blocks."""
+    blocks = graph.params[name].blocks
+    return torch.block_diag(*given[name].chunk(blocks)) if blocks > 1 else given[name]
 
 
 def _length(size: Size | None, sizes: Mapping[str, int]) -> int:
@@ -194,7 +232,7 @@ def _weighed(results: Iterable[Tensor]) -> Tensor:
 
 def _gradients(number: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     """The gradient of each leaf, zero where the number does not depend on it."""
-    if not number.requires_grad:
+    if not leaves or not number.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
     found = torch.autograd.grad(number, leaves, allow_unused=True)
     return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, leaves, strict=True)]
@@ -214,47 +252,114 @@ class _Run:
         return _Run(y, state, _gradients(_weighed([y, *state]), leaves))
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What a layer is called with: x [B, T, I], the states, the side inputs [B, T, F]; all ask for a gradient."""
+
+    x: Tensor
+    state: list[Tensor]
+    side: dict[str, Tensor]
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [self.x, *self.state, *self.side.values()]
+
+    def run(self, layer: Recurrent, lengths: Sequence[int] | None = None) -> tuple[Tensor, Any]:
+        return layer(self.x, self.state, lengths, self.side)
+
+    def steps(self, begin: int, end: int, state: Sequence[Tensor] | None = None) -> _Batch:
+        """Some steps of the batch, from a state."""
+        side = {name: array[:, begin:end] for name, array in self.side.items()}
+        return _Batch(self.x[:, begin:end], list(self.state if state is None else state), side)
+
+    def rows(self, begin: int, end: int) -> _Batch:
+        """Some sequences of the batch."""
+        side = {name: array[begin:end] for name, array in self.side.items()}
+        return _Batch(self.x[begin:end], [array[:, begin:end] for array in self.state], side)
+
+    def turned(self) -> _Batch:
+        """The batch with time reversed."""
+        return _Batch(self.x.flip(1), self.state, {name: array.flip(1) for name, array in self.side.items()})
+
+    def to(self, dtype: torch.dtype) -> _Batch:
+        def cast(array: Tensor) -> Tensor:
+            return array.detach().to(dtype).requires_grad_()
+
+        return _Batch(
+            cast(self.x), [cast(array) for array in self.state], {name: cast(a) for name, a in self.side.items()}
+        )
+
+
 class _Check:
     """The parts of `check_cell`."""
 
     def __init__(self, cell: Cell, sizes: dict[str, int]) -> None:
         self.cell, self.graph = cell, cell.graph
         self.sizes = dict.fromkeys(self.graph.size_names, 5) | sizes
-        # Layers of a cell whose states are as wide as its input cannot be stacked when their output is wider.
-        self.depth = 1 if "input" in cell.states.values() else 2
+        if "hidden" not in self.graph.size_names:
+            self.sizes["hidden"] = self.sizes["input"]
+        for param in self.graph.params.values():
+            for size in param.sizes:
+                self.sizes[str(size)] = -(-self.sizes[str(size)] // param.blocks) * param.blocks
+        self.side = {name: leaf for name, leaf in self.graph.inputs.items() if name != "x"}
+        self.given = [name for name in self.side if name not in self.graph.draws]
+        # A side input as wide as x fits the first layer only.
+        self.depth = 1 if any(str(self.side[name].size) == "input" for name in self.given) else 2
 
-    def layer(self, depth: int = 1, directions: int = 1) -> Recurrent:
+    def layer(self, depth: int = 1, directions: int = 1, dtype: torch.dtype = torch.float64) -> Recurrent:
         made = Recurrent(
             self.cell,
             self.sizes["input"],
             self.sizes["hidden"],
             depth,
             bidirectional=directions == 2,
-            sizes={name: size for name, size in self.sizes.items() if name not in ("input", "hidden")},
-            dtype=torch.float64,
-        )
+            sizes={name: self.sizes[name] for name in self.graph.size_names if name not in ("input", "hidden")},
+            dtype=dtype,
+        ).eval()
         for parameter in made.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
         return made
 
-    def batch(self, layer: Recurrent, time: int, rows: int = 3) -> tuple[Tensor, list[Tensor]]:
-        """A batch x [B, T, I] and a state such as the cell comes to by itself, both asking for a gradient."""
+    def batch(self, layer: Recurrent, time: int, rows: int = 3) -> _Batch:
+        """A batch, with a state such as the cell comes to by itself."""
         with torch.no_grad():
-            _, state = layer(torch.randn(rows, 3, self.sizes["input"], dtype=torch.float64))
+            before = self._draw(layer, rows, 3)
+            _, state = layer(before.x, None, None, before.side)
             state = [_nearby(array) for array in state]
-        x = torch.randn(rows, time, self.sizes["input"], dtype=torch.float64, requires_grad=True)
-        return x, [array.requires_grad_() for array in state]
+        batch = self._draw(layer, rows, time)
+        return _Batch(batch.x, [array.requires_grad_() for array in state], batch.side)
 
-    def equal(self, what: str, actual: _Run, expected: _Run, leaves: Sequence[str]) -> None:
-        assert_close(actual.y, expected.y, SAME, f"{self.cell.name}, {what}: y")
-        for name, a, b in zip(self.cell.states, actual.state, expected.state, strict=True):
-            assert_close(a, b, SAME, f"{self.cell.name}, {what}: the final state {name}")
+    def _draw(self, layer: Recurrent, rows: int, time: int) -> _Batch:
+        x = torch.randn(rows, time, self.sizes["input"], dtype=torch.float64, requires_grad=True)
+        return _Batch(x, [], {name: self.draw_side(name, rows, time).requires_grad_() for name in self.given})
+
+    def draw_side(self, name: str, *shape: int) -> Tensor:
+        """Something that could be a time gap, or the better part of a mask."""
+        return 0.25 + torch.rand(*shape, self.width(self.side[name].size), dtype=torch.float64)
+
+    def width(self, size: Size | None) -> int:
+        return 1 if size is None else self.sizes[str(size)]
+
+    def frozen(self) -> set[str]:
+        """The parameters that a stop keeps from being trained: differences of values know nothing of a stop."""
+        found: set[str] = set()
+        for param in self.graph.params.values():
+            formula = [] if param.made is None else toposort([param.made])
+            if any(node.op == "stop" for node in formula):
+                found |= {node.attr for node in formula if node.op == "matrix"}
+        stopped = [node.args[0] for node in self.graph.nodes if node.op == "stop"]
+        return found | {node.attr for node in stopped if node.op == "vector"}
+
+    def equal(self, what: str, actual: _Run, expected: _Run, leaves: Sequence[str], far: Tolerance = SAME) -> None:
+        assert_close(actual.y, expected.y, far, f"{self.cell.name}, {what}: y")
+        for name, a, b in zip(self.graph.states, actual.state, expected.state, strict=True):
+            assert_close(a, b, far, f"{self.cell.name}, {what}: the final state {name}")
         for name, a, b in zip(leaves, actual.grads, expected.grads, strict=True):
-            assert_close(a, b, SAME, f"{self.cell.name}, {what}: the gradient of {name}")
+            assert_close(a, b, far, f"{self.cell.name}, {what}: the gradient of {name}")
 
     def leaves(self, layer: Recurrent) -> list[str]:
-        """The names of what a layer is differentiated by: its input, its first states, its parameters."""
-        return ["x", *self.cell.states, *(name for name, _ in layer.named_parameters())]
+        """The names of what a layer is differentiated by: its inputs, its first states, its parameters."""
+        return ["x", *self.graph.states, *self.given, *(name for name, _ in layer.named_parameters())]
 
     def step_gradient(self) -> None:
         """The backward step derived from the step, without any layer."""
@@ -263,16 +368,18 @@ class _Check:
         def draw(*shape: int) -> Tensor:
             return torch.randn(*shape, dtype=torch.float64)
 
+        def inputs() -> dict[str, Tensor]:
+            return {"x": draw(rows, self.sizes["input"])} | {name: self.draw_side(name, rows) for name in self.side}
+
         state = {
-            name: torch.full((rows, self.sizes[size]), graph.start[name], dtype=torch.float64)
-            for name, size in self.cell.states.items()
+            name: torch.full((rows, self.width(leaf.size)), graph.start[name], dtype=torch.float64)
+            for name, leaf in graph.states.items()
         }
-        params = {name: draw(*(self.sizes[str(s)] for s in param.sizes)) / 2 for name, param in graph.params.items()}
+        params = {name: draw(*stored_shape(param, self.sizes)) / 2 for name, param in graph.held.items()}
         for _ in range(3):
-            _, state = evaluate_step(graph, {"x": draw(rows, self.sizes["input"])} | params, state, self.sizes)
+            _, state = evaluate_step(graph, inputs() | params, state, self.sizes)
         state = {name: _nearby(array).requires_grad_() for name, array in state.items()}
-        given = {"x": draw(rows, self.sizes["input"])} | params
-        given = {name: value.requires_grad_() for name, value in given.items()}
+        given = {name: value.requires_grad_() for name, value in (inputs() | params).items()}
         outputs, new = evaluate_step(graph, given, state, self.sizes)
         outputs_grad = {name: draw(*value.shape) for name, value in outputs.items()}
         new_grad = {name: draw(*value.shape) for name, value in new.items()}
@@ -283,52 +390,62 @@ class _Check:
             return torch.stack(parts + [(value * new_grad[name]).sum() for name, value in new.items()]).sum()
 
         symbolic = derived_gradient(graph, given, state, outputs_grad, new_grad, self.sizes)
-        leaves = given | state
+        leaves, frozen = given | state, self.frozen()
         for (name, leaf), expected in zip(leaves.items(), _gradients(number(), list(leaves.values())), strict=True):
             what = f"{self.cell.name}: the derived gradient of {name} in one step"
             assert_close(symbolic[name], expected, SAME, f"{what}, against torch")
-            assert_close(symbolic[name], _differences(number, leaf), FINITE_DIFFERENCES, f"{what}, by differences")
+            if name not in frozen:
+                assert_close(symbolic[name], _differences(number, leaf), FINITE_DIFFERENCES, f"{what}, by differences")
 
     def step_by_step(self) -> None:
         """The layer against the step itself, run one time step after another; with and without gradients kept."""
         layer = self.layer()
-        x, warm = self.batch(layer, time=4)
-        cold = [array.requires_grad_() for array in layer.start_state(3)]
-        for what, state in (("from a running state", warm), ("from the start", cold)):
-            leaves = [x, *state, *layer.parameters()]
-            actual = _Run.of(layer(x, state), leaves)
-            expected = _Run.of(self.plain(layer, x, state), leaves)
+        warm = self.batch(layer, time=4)
+        cold = replace(warm, state=[array.requires_grad_() for array in layer.start_state(3)])
+        for what, batch in (("from a running state", warm), ("from the start", cold)):
+            leaves = [*batch.leaves, *layer.parameters()]
+            actual = _Run.of(batch.run(layer), leaves)
+            expected = _Run.of(self.plain(layer, batch), leaves)
             self.equal(f"step by step {what}", actual, expected, self.leaves(layer))
             with torch.no_grad():
-                y, final = layer(x, state)
+                y, final = batch.run(layer)
             self.equal(f"without gradients, {what}", _Run(y, tuple(final), []), _Run(actual.y, actual.state, []), [])
 
-    def plain(self, layer: Recurrent, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def plain(self, layer: Recurrent, batch: _Batch) -> tuple[Tensor, list[Tensor]]:
         """A layer's result, with nothing but the step and a loop."""
-        now = dict(zip(self.cell.states, (array[0] for array in state), strict=True))
+        now = dict(zip(self.graph.states, (array[0] for array in batch.state), strict=True))
         params: dict[str, Tensor] = {}
         for stack, members in self.graph.stacks.items():
             array = layer.get_parameter(f"layers.0.0.{stack}")
             rows = array.split([self.sizes[str(param.sizes[0])] for param in members])
             params |= {param.name: part for param, part in zip(members, rows, strict=True)}
+        drawn = {
+            name: batch.x.new_full((batch.x.shape[0], self.width(self.side[name].size)), draw.mean)
+            for name, draw in self.graph.draws.items()
+        }
         ys = []
-        for t in range(x.shape[1]):
-            outputs, now = evaluate_step(self.graph, {"x": x[:, t]} | params, now, self.sizes)
+        for t in range(batch.x.shape[1]):
+            side = {name: array[:, t] for name, array in batch.side.items()}
+            outputs, now = evaluate_step(self.graph, {"x": batch.x[:, t]} | side | drawn | params, now, self.sizes)
             ys.append(outputs["y"])
         return torch.stack(ys, 1), [array[None] for array in now.values()]
 
     def finite_differences(self) -> None:
         """The layer's gradient, and the gradient of that, against differences of the layer's values."""
         layer = self.layer()
-        x, state = self.batch(layer, time=3, rows=2)
-        names = [name for name, _ in layer.named_parameters()]
+        batch = self.batch(layer, time=3, rows=2)
+        frozen = {f"layers.0.0.{param.family}" for name in self.frozen() if (param := self.graph.params[name])}
+        kept = {name: weights.detach() for name, weights in layer.named_parameters() if name in frozen}
+        names = [name for name, _ in layer.named_parameters() if name not in frozen]
+        first, second = 1 + len(batch.state), 1 + len(batch.state) + len(batch.side)
 
         def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-            x, state, weights = tensors[0], tensors[1 : 1 + len(self.cell.states)], tensors[1 + len(self.cell.states) :]
-            y, final = torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (x, state))
+            side = dict(zip(batch.side, tensors[first:second], strict=True))
+            weights = kept | dict(zip(names, tensors[second:], strict=True))
+            y, final = torch.func.functional_call(layer, weights, (tensors[0], tensors[1:first], None, side))
             return tuple(result for result in (y, *final) if result.requires_grad)
 
-        inputs = (x, *state, *layer.parameters())
+        inputs = (*batch.leaves, *(layer.get_parameter(name) for name in names))
         step, far = FINITE_STEP, FINITE_DIFFERENCES
         try:
             if run(*inputs):
@@ -339,24 +456,25 @@ class _Check:
 
     def chunks(self) -> None:
         layer = self.layer(self.depth)
-        x, state = self.batch(layer, time=5)
-        leaves = [x, *state, *layer.parameters()]
-        whole = _Run.of(layer(x, state), leaves)
-        y1, middle = layer(x[:, :2], state)
-        y2, final = layer(x[:, 2:], middle)
+        batch = self.batch(layer, time=5)
+        leaves = [*batch.leaves, *layer.parameters()]
+        whole = _Run.of(batch.run(layer), leaves)
+        y1, middle = batch.steps(0, 2).run(layer)
+        y2, final = batch.steps(2, 5, middle).run(layer)
         self.equal("in two parts", _Run.of((torch.cat([y1, y2], 1), final), leaves), whole, self.leaves(layer))
 
     def lengths(self) -> None:
         layer = self.layer(self.depth, directions=2)
         lengths = [3, 0, 5, 1]
-        x, state = self.batch(layer, time=5, rows=4)
-        for row, length in enumerate(lengths):
-            x.data[row, length:] = torch.nan
-        leaves = [x, *state, *layer.parameters()]
-        together = _Run.of(layer(x, state, lengths), leaves)
+        batch = self.batch(layer, time=5, rows=4)
+        for array in (batch.x, *batch.side.values()):
+            for row, length in enumerate(lengths):
+                array.data[row, length:] = torch.nan
+        leaves = [*batch.leaves, *layer.parameters()]
+        together = _Run.of(batch.run(layer, lengths), leaves)
         ys, finals = [], []
         for row, length in enumerate(lengths):
-            y, final = layer(x[row : row + 1, :length], [array[:, row : row + 1] for array in state])
+            y, final = batch.rows(row, row + 1).steps(0, length, None).run(layer)
             ys.append(torch.nn.functional.pad(y, (0, 0, 0, 5 - length)))
             finals.append(final)
         alone = _Run.of((torch.cat(ys), (torch.cat(parts, 1) for parts in zip(*finals, strict=True))), leaves)
@@ -365,37 +483,72 @@ class _Check:
     def empty(self) -> None:
         """No steps: the state as it came. No sequences: nothing, in the right shapes. Both can be differentiated."""
         layer = self.layer(self.depth, directions=2)
-        x, state = self.batch(layer, time=4)
+        batch = self.batch(layer, time=4)
         width = layer.output_size
-        leaves = [x, *state, *layer.parameters()]
+        leaves = [*batch.leaves, *layer.parameters()]
         nothing = [torch.zeros_like(leaf) for leaf in leaves]
-        kept = _gradients(_weighed(state), leaves)
-        for what, lengths, part in (("T = 0", None, x[:, :0]), ("lengths of 0", [0, 0, 0], x)):
-            run = _Run.of(layer(part, state, lengths), leaves)
-            still = _Run(x.new_zeros(3, part.shape[1], width), tuple(state), kept)
+        # A state of layers of unequal width is handed on without what lies beyond the width of each.
+        kept_state = [array * mask for array, mask in zip(batch.state, self.within(layer), strict=True)]
+        kept = _gradients(_weighed(kept_state), leaves)
+        for what, lengths, part in (("T = 0", None, batch.steps(0, 0)), ("lengths of 0", [0, 0, 0], batch)):
+            run = _Run.of(part.run(layer, lengths), leaves)
+            still = _Run(batch.x.new_zeros(3, part.x.shape[1], width), tuple(kept_state), kept)
             self.equal(what, run, still, self.leaves(layer))
-        none = [array[:, :0] for array in state]
-        run = _Run.of(layer(x[:0], none), leaves)
-        self.equal("B = 0", run, _Run(x.new_zeros(0, 4, width), tuple(none), nothing), self.leaves(layer))
+        none = batch.rows(0, 0)
+        run = _Run.of(none.run(layer), leaves)
+        self.equal("B = 0", run, _Run(batch.x.new_zeros(0, 4, width), tuple(none.state), nothing), self.leaves(layer))
+
+    def within(self, layer: Recurrent) -> list[Tensor]:
+        """For each state [L * D, 1, F], 1 where the layer has such a feature."""
+        masks = []
+        for size in (leaf.size for leaf in self.graph.states.values()):
+            widths = torch.tensor([one.sizes[str(size)] for several in layer.layers for one in several])  # type: ignore[union-attr]
+            within = torch.arange(int(widths.max())) < widths[:, None]
+            masks.append(within[:, None].to(torch.float64))
+        return masks
 
     def directions(self) -> None:
         both = self.layer(directions=2)
-        x, state = self.batch(both, time=4)
-        leaves = [x, *state, *both.parameters()]
-        expected = _Run.of(both(x, state), leaves)
+        batch = self.batch(both, time=4)
+        leaves = [*batch.leaves, *both.parameters()]
+        expected = _Run.of(batch.run(both), leaves)
         ys, finals = [], []
-        for direction, turned in enumerate((x, x.flip(1))):
+        for direction, turned in enumerate((batch, batch.turned())):
             one = self.layer()
             weights: dict[str, Tensor] = {
                 name: both.get_parameter(name.replace("layers.0.0", f"layers.0.{direction}"))
                 for name, _ in one.named_parameters()
             }
-            start = [array[direction : direction + 1] for array in state]
-            y, final = torch.func.functional_call(one, weights, (turned, start))
+            start = [array[direction : direction + 1] for array in batch.state]
+            y, final = torch.func.functional_call(one, weights, (turned.x, start, None, turned.side))
             ys.append(y if direction == 0 else y.flip(1))
             finals.append(final)
         apart = _Run.of((torch.cat(ys, 2), (torch.cat(parts) for parts in zip(*finals, strict=True))), leaves)
         self.equal("each direction by itself", apart, expected, self.leaves(both))
+
+    def half(self) -> None:
+        """In bfloat16 the layer gives what it gives in float64 for the same numbers, as far as bfloat16 goes."""
+        layer = self.layer(dtype=torch.bfloat16)
+        exact = self.layer()
+        exact.load_state_dict(layer.state_dict())
+        batch = self.batch(exact, time=4).to(torch.bfloat16)
+        coarse = _Run.of(batch.run(layer), [])
+        fine = _Run.of(batch.to(torch.float64).run(exact), [])
+        self.equal("in bfloat16", coarse, fine, [], BFLOAT16)
+
+    def not_a_number(self) -> None:
+        """What is not a number stays in its sequence, and is not hidden there."""
+        layer = self.layer(self.depth)
+        batch = self.batch(layer, time=4)
+        clean = _Run.of(batch.run(layer), [])
+        batch.x.data[1, 2] = torch.nan
+        y, state = batch.run(layer)
+        others = [0, 2]
+        assert_close(y[others], clean.y[others], SAME, f"{self.cell.name}, NaN in another sequence: y")
+        for name, a, b in zip(self.graph.states, state, clean.state, strict=True):
+            what = f"{self.cell.name}, NaN in another sequence: the final state {name}"
+            assert_close(a[:, others], b[:, others], SAME, what)
+        assert_close(y[1, :2], clean.y[1, :2], SAME, f"{self.cell.name}, NaN in a later step: y")
 
 
 def _nearby(state: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from everloop.lang.cell import Cell, cell
 from everloop.lang.expr import ELEMENTWISE
 from everloop.lang.graph import Graph
 from everloop.nn import Recurrent
-from everloop.testing import SAME, assert_close, derived_gradient, evaluate_step
+from everloop.testing import SAME, assert_close, derived_gradient, evaluate_step, stored_shape
 
 # Everything in a range in which no value overflows and nothing is divided by a small number.
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -29,11 +29,16 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "div": lambda a, b: a / (1 + f.absolute(b)),
     "neg": lambda a: -a,
     "exp": lambda a: f.exp(f.tanh(a)),
+    "expm1": lambda a: f.expm1(f.tanh(a)),
     "log": lambda a: f.log(1 + a * a),
     "log1p": lambda a: f.log1p(a * a),
     "sqrt": lambda a: f.sqrt(1 + f.absolute(a)),
     "tanh": f.tanh,
     "sigmoid": f.sigmoid,
+    "sin": f.sin,
+    "cos": f.cos,
+    "floor": f.floor,
+    "stop": f.stop_gradient,
     "maximum": f.maximum,
     "minimum": f.minimum,
     "gt": lambda a, b: a > b,
@@ -43,7 +48,13 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "one minus": lambda a: 1 - a,
     "mean": f.mean,
     "norm": f.norm,
+    "largest": f.largest,
+    "softmax": f.softmax,
+    "cumsum": f.cumsum,
+    "cumsum back": lambda a: f.cumsum(a, reverse=True),
+    "shift": f.shift,
 }
+OF_A_VECTOR = {"mean", "norm", "largest", "softmax", "cumsum", "cumsum back", "shift"}
 
 
 Program = list[tuple[str, int, int, int]]
@@ -54,15 +65,18 @@ SIZES = {"input": 3, "hidden": 4}
 def made(program: Program) -> Cell:
     """A cell that runs the program: each line an operation on values made so far."""
 
-    @cell(states="h c", gates="a b")
-    def random(x, h, c, W, U, u):
-        h + u.a + u.b + W.a @ x + W.b @ x + U.a @ h + U.b @ c  # every value that is not a number is as long as h
-        values = [W.a @ x + u.a, W.b @ x, U.a @ h, h, c, u.a, u.b * h, f.mean(h)]
+    @cell(states="h c", gates="a b", inputs="gap mask:hidden")
+    def random(x, h, c, gap, mask, W, U, V, u):
+        (
+            h + u.a + u.b + W.a @ x + W.b @ x + U.a @ h + U.b @ c + f.blocks(V, 2).a @ h + f.blocks(V, 2).b @ h
+        )  # every value that is not a number is as long as h
+        values = [W.a @ x + u.a, W.b @ x, U.a @ h, h, c, u.a, u.b * h, f.mean(h), gap, mask * c]
+        values += [f.blocks(V, 2).a @ c, f.blocks(V, 2).b @ (h + c), (U.b - U.b.T) @ h, f.tanh(U.b) @ U.b @ c]
         for name, *places in program:
             operation = OPERATIONS[name]
             count = ELEMENTWISE.get(name, 1)
             args = [values[place % len(values)] for place in places[:count]]
-            if name in ("mean", "norm") and args[0].size is None:
+            if name in OF_A_VECTOR and args[0].size is None:
                 args = [args[0] * h]
             values.append(operation(*args))
         return f.tanh(values[-1] + values[-2] * h) + u.b, f.tanh(values[-1] * h + U.b @ c)
@@ -82,8 +96,8 @@ class Step:
         def draw(*shape: int) -> Tensor:
             return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
-        given = {"x": draw(2, 3)}
-        given |= {name: draw(*(SIZES[str(size)] for size in param.sizes)) for name, param in graph.params.items()}
+        given = {"x": draw(2, 3), "gap": draw(2, 1), "mask": draw(2, 4)}
+        given |= {name: draw(*stored_shape(param, SIZES)) for name, param in graph.held.items()}
         return Step(given, {name: draw(2, 4) for name in graph.states})
 
     def results(self, graph: Graph) -> dict[str, Tensor]:
@@ -132,12 +146,17 @@ def test_planned_and_saved_steps_leave_values_and_gradients_as_they_are(program:
         array = torch.nn.init.normal_(layer.get_parameter(f"layers.0.0.{stack}"))
         params |= zip((param.name for param in members), array.chunk(len(members)), strict=True)
     x = torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True)
+    side = {
+        name: torch.randn(2, 2, width, dtype=torch.float64, requires_grad=True)
+        for name, width in (("gap", 1), ("mask", 4))
+    }
     start = [torch.randn(1, 2, 4, dtype=torch.float64, requires_grad=True) for _ in graph.states]
     now = dict(zip(graph.states, (array[0] for array in start), strict=True))
     for t in range(2):
-        _, now = evaluate_step(graph, {"x": x[:, t]} | params, now, SIZES)
-    _, final = layer(x, start)
-    leaves = [x, *start, *layer.parameters()]
+        given = {"x": x[:, t]} | {name: array[:, t] for name, array in side.items()}
+        _, now = evaluate_step(graph, given | params, now, SIZES)
+    _, final = layer(x, start, side=side)
+    leaves = [x, *start, *side.values(), *layer.parameters()]
     numbers = [sum((value * torch.cos(value.detach())).sum() for value in values) for values in (final, now.values())]
     ours, expected = (
         torch.autograd.grad(number, leaves, allow_unused=True, materialize_grads=True) for number in numbers
@@ -154,7 +173,7 @@ def test_every_operation_is_tried() -> None:
 
 def test_saving_reads_nothing_costly_twice() -> None:
     """The backward step of a cell works no product, reduction or transcendental function of the forward step out."""
-    graph = plan(made([("tanh", 0, 0, 0), ("mul", 8, 2, 0), ("norm", 9, 0, 0)]).graph).graph
+    graph = plan(made([("tanh", 0, 0, 0), ("mul", 14, 2, 0), ("norm", 15, 0, 0)]).graph).graph
     adjoint = save(differentiate(graph), graph)
     assert not {"matmul", "tanh", "exp", "sigmoid", "sqrt", "log", "log1p"} & {n.op for n in adjoint.graph.nodes}
     assert {"tanh", "sqrt"} <= {node.op for node in adjoint.saved.values()}

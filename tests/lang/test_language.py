@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import linecache
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -51,12 +53,12 @@ def vectors_as_matrices() -> Cell:
     return one(lambda x, h, b: b @ x)
 
 
-@answered(r"^W is a family of matrices: it acts on a value with @, as in W @ x$")
+@answered(r"^W\.i cannot meet the value h entry by entry: a matrix acts on a vector with @, and only numbers and")
 def matrices_as_vectors() -> Cell:
     return one(lambda x, h, W: W * h)
 
 
-@answered(r"^a cell computes with its own values and plain numbers; W\.i is a Matrix$")
+@answered(r"^W\.i cannot meet the value h entry by entry")
 def a_matrix_as_a_value() -> Cell:
     return one(lambda x, h, W: W.i + h)
 
@@ -161,12 +163,12 @@ def mixed_case() -> Cell:
     return one(lambda x, h, Wx: h)
 
 
-@answered(r"must take x and its states as arguments; x, c is missing$")
+@answered(r"must take x, its states and its side inputs as arguments; x, c is missing$")
 def missing_arguments() -> Cell:
     return one(lambda h: h, states="h c")
 
 
-@answered(r"^mean needs a vector of features$")
+@answered(r"^mean needs a vector of features, not ")
 def a_mean_of_a_number() -> Cell:
     return one(lambda x, h: h + mean(mean(h)))
 
@@ -193,8 +195,17 @@ def a_state_called_as_the_input() -> Cell:
 
 @pytest.mark.parametrize(("words", "error", "make"), MISTAKES, ids=[make.__name__ for *_, make in MISTAKES])
 def test_a_mistake_is_answered(words: str, error: type[Exception], make: Callable[[], Cell]) -> None:
-    with pytest.raises(error, match=words):
+    with pytest.raises(error) as caught:
         assert make().graph
+    message, *where = str(caught.value).split("\n")
+    assert re.search(words, message), message
+    if where:
+        # Where it is the step that is wrong, the line of the step is shown.
+        found = re.fullmatch(r"  (.*), line (\d+): (.*)", "\n".join(where))
+        assert found is not None
+        assert found[1] == __file__
+        assert int(found[2]) in range(make.__code__.co_firstlineno, make.__code__.co_firstlineno + 8)
+        assert linecache.getline(__file__, int(found[2])).strip() == found[3]
 
 
 # -- options --------------------------------------------------------------------------------------------------------

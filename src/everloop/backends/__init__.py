@@ -51,7 +51,8 @@ class Backend(Protocol):
 @cache
 def backends() -> tuple[Backend, ...]:
     """Every backend, the preferred ones first."""
-    found = [importlib.import_module(f"{__name__}.{m.name}").backend for m in pkgutil.iter_modules(__path__)]
+    own = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+    found = [importlib.import_module(f"{__name__}.{name}").backend for name in own]
     found += [entry.load() for entry in entry_points(group="everloop.backends")]
     return tuple(sorted(found, key=lambda backend: -backend.rank))
 

@@ -8,7 +8,8 @@ has `batch_sizes[t]` rows and the longest sequences come first. So padding is ne
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
@@ -16,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop.backends._scan import scan
+from everloop.compiler.affine import Affine, affine
 from everloop.compiler.describe import describe
 from everloop.compiler.differentiate import Adjoint, differentiate, save
 from everloop.compiler.plan import Plan, Stage, plan
-from everloop.lang.expr import Expr, Size
-from everloop.lang.family import Param
+from everloop.lang.expr import Expr, Shape, Size, toposort
 from everloop.lang.graph import Graph
+from everloop.lang.param import Param
 
 Value = Tensor | float
 
@@ -57,25 +60,68 @@ SPELLING: dict[str, Callable[..., Any]] = {
     "div": operator.truediv,
     "neg": operator.neg,
     "exp": _on_numbers_too(torch.exp),
+    "expm1": _on_numbers_too(torch.expm1),
     "log": _on_numbers_too(torch.log),
     "log1p": _on_numbers_too(torch.log1p),
     "sqrt": _on_numbers_too(torch.sqrt),
     "tanh": _on_numbers_too(torch.tanh),
     "sigmoid": _on_numbers_too(torch.sigmoid),
+    "sin": _on_numbers_too(torch.sin),
+    "cos": _on_numbers_too(torch.cos),
+    "floor": _on_numbers_too(torch.floor),
+    "stop": _on_numbers_too(torch.detach),
     "maximum": _on_numbers_too(_maximum),
     "minimum": _on_numbers_too(_minimum),
     "gt": _on_numbers_too(lambda a, b: (a > b).to(a.dtype)),
     "ge": _on_numbers_too(lambda a, b: (a >= b).to(a.dtype)),
     "where": _on_numbers_too(lambda condition, a, b: torch.where(condition != 0, a, b)),
     "sum": lambda a: a.sum(-1, keepdim=True),
+    "max": lambda a: a.amax(-1, keepdim=True),
+    "transpose": torch.t,
+    "compose": torch.matmul,
+    "expm": lambda a: _expm(a),
+    "frechet": lambda a, g: _frechet(a, g),
 }
 
 
-class Weights:
-    """The parameters of a graph, one array per stack (Graph.stacks); members are views of their rows."""
+def _frechet(matrix: Tensor, direction: Tensor) -> Tensor:
+    """The derivative of the matrix exponential in a direction: a corner of the exponential of a larger matrix."""
+    n = matrix.shape[0]
+    doubled = torch.cat([torch.cat([matrix, direction], 1), torch.cat([torch.zeros_like(matrix), matrix], 1)])
+    return _expm(doubled)[:n, n:]
 
-    def __init__(self, graph: Graph, sizes: Mapping[str, int], stacks: Mapping[str, Tensor]) -> None:
-        self.stacks = stacks
+
+def _expm(matrix: Tensor) -> Tensor:
+    # In single precision at least: torch's series for the half types loses everything.
+    wide = torch.promote_types(matrix.dtype, torch.float32)
+    return torch.linalg.matrix_exp(matrix.to(wide)).to(matrix.dtype)
+
+
+def outer(rows: Tensor, columns: Tensor, blocks: int = 1) -> Tensor:
+    """The sum over N of the outer products of [N, R] and [N, C]: [R, C], or its diagonal blocks [R, C / blocks]."""
+    if blocks == 1:
+        return rows.t() @ columns
+    parts = torch.einsum("nkr,nkc->krc", rows.unflatten(-1, (blocks, -1)), columns.unflatten(-1, (blocks, -1)))
+    return parts.flatten(0, 1)
+
+
+def _cumulative(value: Value, backwards: bool) -> Tensor:
+    assert isinstance(value, Tensor)
+    return value.flip(-1).cumsum(-1).flip(-1) if backwards else value.cumsum(-1)
+
+
+class Weights:
+    """The parameters of a graph, one array per stack (Graph.stacks); members are views of their rows. Matrices that
+    are made of others are worked out once.
+
+    like: any array of the device and type at work, for matrices made of numbers alone.
+    """
+
+    def __init__(
+        self, graph: Graph, sizes: Mapping[str, int], stacks: Mapping[str, Tensor], like: Tensor | None = None
+    ) -> None:
+        self.stacks, self.params, self.sizes, self.like = stacks, graph.params, sizes, like
+        self._made: dict[str, Tensor] = {}
         self._rows: dict[str, tuple[str, int, int]] = {}
         for stack, members in graph.stacks.items():
             ends = list(accumulate(length(param.sizes[0], sizes) for param in members))
@@ -83,16 +129,66 @@ class Weights:
                 self._rows[param.name] = (stack, begin, end)
 
     def member(self, name: str) -> Tensor:
+        formula = self.params[name].made
+        if formula is not None:
+            if name not in self._made:
+                self._made[name] = make_matrix(formula, self.member, self.sizes, self.like)
+            return self._made[name]
         stack, begin, end = self._rows[name]
         return self.stacks[stack][begin:end]
 
     def stacked(self, names: Sequence[str]) -> Tensor:
         """The members' rows over each other: a view where they lie so, otherwise a copy."""
+        if len(names) == 1:
+            return self.member(names[0])
+        if any(self.params[name].made is not None for name in names):
+            return torch.cat([self.member(name) for name in names])
         places = [self._rows[name] for name in names]
         (first, begin, _), (_, _, end) = places[0], places[-1]
         if all(a[0] == b[0] and a[2] == b[1] for a, b in pairwise(places)):
             return self.stacks[first][begin:end]
         return torch.cat([self.member(name) for name in names])
+
+
+def make_matrix(
+    formula: Expr, member: Callable[[str], Tensor], sizes: Mapping[str, int], like: Tensor | None = None
+) -> Tensor:
+    """A matrix made of others: [rows, columns]. member: gives the array of a parameter by name."""
+    values: dict[Expr, Value] = {}
+    assert isinstance(formula.size, Shape)
+    for node in toposort([formula]):
+        match node.op:
+            case "matrix":
+                values[node] = like = member(node.attr)
+            case "const":
+                values[node] = node.attr
+            case "count":
+                values[node] = float(length(node.attr, sizes))
+            case "row" | "column":
+                assert isinstance(node.size, Shape)
+                rows, columns = length(node.size.rows, sizes), length(node.size.columns, sizes)
+                options: Any = {} if like is None else {"dtype": like.dtype, "device": like.device}
+                places = torch.arange(rows if node.op == "row" else columns, **options)
+                values[node] = (places[:, None] if node.op == "row" else places[None, :]).expand(rows, columns)
+            case _:
+                values[node] = SPELLING[node.op](*(values[arg] for arg in node.args))
+    made = values[formula]
+    assert isinstance(made, Tensor)
+    return made
+
+
+def multiply_blocks(matrix: Tensor, vector: Tensor, op: str, blocks: int, members: int) -> Tensor:
+    """Block-diagonal matrices of equal size, over each other in [R, C / blocks], times the rows of a vector.
+
+    matmul: vector [N, C] gives [N, R]; matmul_t, the transposed: [N, R] gives [N, C], summed over the members.
+    """
+    kept = matrix.reshape(members, blocks, -1, matrix.shape[1])
+    rows = torch.atleast_2d(vector)
+    if op == "matmul":
+        made = torch.einsum("nkc,gkrc->ngkr", rows.unflatten(-1, (blocks, -1)), kept)
+    else:
+        made = torch.einsum("ngkr,gkrc->nkc", rows.unflatten(-1, (members, blocks, -1)), kept)
+    return made.reshape(*vector.shape[:-1], -1)
 
 
 class Values(dict[Expr, Value]):
@@ -116,6 +212,9 @@ class Values(dict[Expr, Value]):
                 value = float(length(node.attr, self.sizes))
             case "vector":
                 value = self.weights.member(node.attr)
+            case "index":
+                places = range(length(node.size, self.sizes))
+                value = torch.tensor(places, dtype=self.like.dtype, device=self.like.device)
             case _:
                 raise KeyError(node)
         self[node] = value
@@ -175,7 +274,12 @@ def evaluate(stages: Iterable[Stage], values: Values, rows: int) -> None:
             matrix = values.weights.stacked(product.matrices)
             vector = values.join(product.args, rows)
             weight = matrix.t() if product.op == "matmul" else matrix
-            if product.plus:
+            blocks = values.weights.params[product.matrices[0]].blocks
+            if blocks > 1:
+                made = multiply_blocks(matrix, vector, product.op, blocks, len(product.matrices))
+                plus = values.join(product.plus, rows) if product.plus else 0.0
+                values.put(product.results, made + plus)
+            elif product.plus:
                 plus = values.join(product.plus, rows)
                 values.put(
                     product.results, torch.addmm(plus, vector, weight) if vector.dim() == 2 else plus + vector @ weight
@@ -185,6 +289,8 @@ def evaluate(stages: Iterable[Stage], values: Values, rows: int) -> None:
         for node in stage.nodes:
             if node.op == "spread":
                 values[node] = values.spread(node.args[0], length(node.size, values.sizes))
+            elif node.op == "cumsum":
+                values[node] = _cumulative(values[node.args[0]], node.attr)
             else:
                 values[node] = SPELLING[node.op](*[values[arg] for arg in node.args])
 
@@ -282,8 +388,66 @@ class _Record:
             values.put(nodes, array)
 
 
+def run_scan(
+    form: Affine,
+    values: Values,
+    states: Mapping[str, Tensor],
+    batch_sizes: Sequence[int],
+    history: Sequence[Expr],
+    *,
+    backwards: bool = False,
+) -> dict[str, Tensor] | None:
+    """What `run_loop` does, for all steps at once; None, and nothing done, where it has to go step by step."""
+    scratch = Values(values.weights, values.sizes, values.like)
+    scratch.update(values)
+    work_out([*form.coefficients.values(), *form.offsets.values()], scratch)
+    found = scan(
+        {pair: scratch[node] for pair, node in form.coefficients.items()},
+        {name: scratch[node] for name, node in form.offsets.items()},
+        states,
+        batch_sizes,
+        backwards=backwards,
+    )
+    if found is None:
+        return None
+    scratch = Values(values.weights, values.sizes, values.like)
+    scratch.update(values)
+    new = {node: name for name, node in form.graph.new.items() if node.args}
+    needed = below(history, {*values, *new})
+    scratch.update({node: found.after(name) for node, name in new.items() if node in needed})
+    scratch.update({leaf: found.before(name) for name, leaf in form.graph.states.items() if leaf in needed})
+    work_out(history, scratch)
+    values.update({node: scratch[node] for node in history})
+    return found.final
+
+
+def work_out(wanted: Sequence[Expr], values: Values) -> None:
+    """The wanted values from those known, elementwise; what only they needed is forgotten as soon as may be."""
+    nodes = [node for node in below(wanted, values) if node.args and node not in values]
+    uses = Counter(arg for node in nodes for arg in node.args)
+    uses.update(wanted)
+    made = set(nodes)
+    for node in nodes:
+        evaluate([Stage((), (node,))], values, 1)
+        uses.subtract(node.args)
+        for arg in made.intersection(node.args):
+            if not uses[arg]:
+                del values[arg]
+
+
+def below(wanted: Sequence[Expr], known: Container[Expr]) -> list[Expr]:
+    """What the wanted values are made of, themselves included, down to what is known; arguments first."""
+    order, needed = toposort(wanted), set(wanted)
+    for node in reversed(order):
+        if node in needed and node not in known:
+            needed.update(node.args)
+    return [node for node in order if node in needed]
+
+
 class ReferenceKernel:
-    """The loop of a cell, forward and backward, step by step in torch operations."""
+    """The loop of a cell, forward and backward, in torch operations: step by step, or, where it is a scan and torch
+    does not differentiate it, in parallel over time.
+    """
 
     def __init__(self, graph: Graph, sizes: dict[str, int]) -> None:
         self.plan = plan(graph)
@@ -300,6 +464,30 @@ class ReferenceKernel:
     @cached_property
     def backward_plan(self) -> Plan:
         return plan(self.adjoint.graph)
+
+    @cached_property
+    def _affine(self) -> dict[Plan, Affine | None]:
+        """The plans that have come, in the form that a scan needs."""
+        return {}
+
+    def _run(
+        self,
+        schedule: Plan,
+        values: Values,
+        states: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        history: Sequence[Expr],
+        *,
+        backwards: bool = False,
+    ) -> dict[str, Tensor]:
+        if schedule not in self._affine:
+            self._affine[schedule] = affine(schedule.graph) if schedule.kind == "scan" else None
+        form, final = self._affine[schedule], None
+        given = [*values.values(), *states.values(), *values.weights.stacks.values()]
+        watched = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in given)
+        if form is not None and not watched:
+            final = run_scan(form, values, states, batch_sizes, history, backwards=backwards)
+        return final or run_loop(schedule, values, states, batch_sizes, history, backwards=backwards)
 
     def forward(
         self,
@@ -321,7 +509,7 @@ class ReferenceKernel:
         evaluate(self.plan.before, values, 1)
         wanted = self.adjoint.saved if keep else {}
         inner = [node for node in [*graph.outputs.values(), *wanted.values()] if node in self.plan.looped]
-        final = run_loop(self.plan, values, states, batch_sizes, list(dict.fromkeys(inner)))
+        final = self._run(self.plan, values, states, batch_sizes, list(dict.fromkeys(inner)))
         total = sum(batch_sizes)
         outputs = {name: values.rows(node, total) for name, node in graph.outputs.items()}
         saved = {name: values.rows(node, total) for name, node in wanted.items()}
@@ -347,7 +535,7 @@ class ReferenceKernel:
             values[leaf] = saved[name] if name in saved else grads[name.removeprefix("d:")]
         evaluate(schedule.before, values, total)
         states = {f"d:{name}": array for name, array in final_grads.items()}
-        final = run_loop(schedule, values, states, batch_sizes, schedule.history, backwards=True)
+        final = self._run(schedule, values, states, batch_sizes, schedule.history, backwards=True)
         evaluate(schedule.after, values, total)
         inputs = [values.pack(tuple(graph.outputs[adjoint.inputs[name]] for name in pack), total) for pack in packs]
         initial = {name.removeprefix("d:"): array for name, array in final.items()}
@@ -361,16 +549,18 @@ class ReferenceKernel:
         if not members[0].is_matrix:
             return torch.cat([values.rows(outputs[adjoint.vectors[p.name]], total).sum(0) for p in members])
         pairs = [adjoint.matrices.get(param.name, ()) for param in members]
-        if all(len(found) == 1 for found in pairs) and len({outputs[found[0][1]] for found in pairs}) == 1:
+        whole = members[0].blocks == 1
+        if whole and all(len(found) == 1 for found in pairs) and len({outputs[found[0][1]] for found in pairs}) == 1:
             rows = values.pack(tuple(outputs[found[0][0]] for found in pairs), total)
             return rows.t() @ values.rows(outputs[pairs[0][0][1]], total)
         return torch.cat([self._matrix_grad(param, values, total) for param in members])
 
     def _matrix_grad(self, param: Param, values: Values, total: int) -> Tensor:
         outputs = self.backward_plan.graph.outputs
-        grad = values.like.new_zeros([length(size, self.sizes) for size in param.sizes])
+        rows_of, columns_of = (length(size, self.sizes) for size in param.sizes)
+        grad = values.like.new_zeros(rows_of, columns_of // param.blocks)
         for rows, columns in self.adjoint.matrices.get(param.name, ()):
-            grad = torch.addmm(grad, values.rows(outputs[rows], total).t(), values.rows(outputs[columns], total))
+            grad = grad + outer(values.rows(outputs[rows], total), values.rows(outputs[columns], total), param.blocks)
         return grad
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from everloop.lang.expr import ELEMENTWISE, Expr, Size, same_size
+from everloop.lang.expr import ELEMENTWISE, Expr, Shape, Size, same_size, toposort
 from everloop.lang.graph import Graph
+from everloop.lang.param import Param
 
-LEAVES = frozenset({"input", "state", "vector", "const", "count"})
+LEAVES = frozenset({"input", "state", "vector", "const", "count", "index"})
 
 
 def check(graph: Graph) -> Graph:
@@ -15,6 +16,10 @@ def check(graph: Graph) -> Graph:
         problem = _problem(graph, node, leaves)
         if problem:
             raise TypeError(f"{graph.name}: {graph.names.get(node, node)}: {problem}")
+    for param in graph.params.values():
+        problem = _made(graph, param)
+        if problem:
+            raise TypeError(f"{graph.name}: {param.name}: {problem}")
     if graph.new.keys() != graph.states.keys():
         raise TypeError(f"{graph.name}: states {list(graph.states)} but new values of {list(graph.new)}")
     for name, node in graph.new.items():
@@ -34,13 +39,35 @@ def _problem(graph: Graph, node: Expr, leaves: set[Expr]) -> str:
     if node.op in ELEMENTWISE:
         return _elementwise(node)
     match node.op, node.args:
-        case ("sum", (arg,)):
-            return "" if node.size is None and arg.size is not None else "sum makes one number of a vector"
+        case ("sum" | "max", (arg,)):
+            return "" if node.size is None and arg.size is not None else f"{node.op} makes one number of a vector"
+        case ("cumsum", (arg,)):
+            return "" if node.size is not None and same_size(arg.size, node.size) else "cumsum keeps a vector's size"
         case ("spread", (arg,)):
             return "" if node.size is not None and arg.size is None else "spread makes a vector of one number"
         case ("matmul" | "matmul_t", args) if args and len(args) == len(node.attr):
             return _product(graph, node)
     return f"no operation {node.op} of {len(node.args)} arguments"
+
+
+def _made(graph: Graph, param: Param) -> str:
+    """What is wrong with the formula of a matrix that is made of others."""
+    if param.made is None:
+        return ""
+    if not isinstance(param.made.size, Shape):
+        return "its formula does not make a matrix"
+    for node in toposort([param.made]):
+        if node.op in ELEMENTWISE:
+            problem = _elementwise(node)
+            if problem:
+                return problem
+        elif node.op == "matrix":
+            held = graph.params.get(node.attr)
+            if held is None or held.made is not None or held.blocks > 1:
+                return f"{node.attr} is not a matrix that can be worked on"
+        elif node.op not in ("const", "count", "row", "column", "transpose", "compose", "expm"):
+            return f"{node.op} is no operation on matrices"
+    return ""
 
 
 def _elementwise(node: Expr) -> str:

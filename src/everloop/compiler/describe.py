@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from everloop.compiler.plan import Plan, Stage, label
 from everloop.lang.expr import Expr
+from everloop.lang.param import write_matrix
 
 KINDS = {
     "recurrent": "recurrent: units meet inside the loop",
@@ -20,7 +21,12 @@ def describe(schedule: Plan) -> str:
     for stack, members in graph.stacks.items():
         rows = " + ".join(str(param.sizes[0]) for param in members)
         columns = f" x {members[0].sizes[1]}" if members[0].is_matrix else ""
-        lines.append(f"  {stack:<4} [{rows}{columns}]  {' '.join(param.name for param in members)}")
+        heads = f" in {members[0].blocks} blocks" if members[0].blocks > 1 else ""
+        lines.append(f"  {stack:<4} [{rows}{columns}]{heads}  {' '.join(param.name for param in members)}")
+    made = [param for param in graph.params.values() if param.made is not None]
+    if made:
+        lines += ["", "matrices made of others, once for all steps"]
+        lines += [f"  {param.name} = {write_matrix(param.made)}" for param in made if param.made is not None]
     parts = (
         ("before the loop, for all steps at once", schedule.before),
         ("in the loop, step by step", schedule.stages),
@@ -53,4 +59,4 @@ def _stage(stage: Stage, labels: dict[Expr, str]) -> list[str]:
 def _show(node: Expr, labels: dict[Expr, str]) -> str:
     if node.op == "const":
         return f"{node.attr:g}"
-    return "n" if node.op == "count" else labels[node]
+    return {"count": "n", "index": "position"}.get(node.op) or labels[node]

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from everloop.compiler.check import check
 from everloop.compiler.simplify import simplify
 from everloop.lang.expr import Expr, toposort
-from everloop.lang.family import Param
 from everloop.lang.graph import Graph, reached
+from everloop.lang.param import Param
+
+# Leaves that need no telling: every part of a plan knows its parameters and numbers.
+NUMBERED = frozenset({"vector", "const", "count", "index"})
 
 Kind = Literal["recurrent", "diagonal", "scan"]
 
@@ -67,7 +70,7 @@ class Plan:
     def _outside(self) -> list[Expr]:
         """What the loop reads and does not compute itself, parameters aside."""
         wanted = [arg for stage in self.stages for arg in _read(stage)] + list(self.graph.new.values())
-        return [n for n in dict.fromkeys(wanted) if n not in self.looped and n.op not in ("vector", "const", "count")]
+        return [n for n in dict.fromkeys(wanted) if n not in self.looped and n.op not in NUMBERED]
 
     @cached_property
     def feeds(self) -> tuple[tuple[Expr, ...], ...]:
@@ -131,7 +134,7 @@ def split(schedule: Plan) -> Graph:
     ).replace(feeds | fixed)
     used = set(loop.nodes)
     params = {
-        name: param
+        name: replace(param, made=None)
         for name, param in graph.params.items()
         if any((n.op == "vector" and n.attr == name) or (n.op.startswith("matmul") and name in n.attr) for n in used)
     }
@@ -227,7 +230,9 @@ def _products(
 
 
 def _family_width(graph: Graph, node: Expr) -> tuple:
-    return (node.attr[0].partition(".")[0], graph.params[node.attr[0]].sizes[1].root())
+    param = graph.params[node.attr[0]]
+    rows = param.sizes[0].root() if param.blocks > 1 else None
+    return (param.family, param.sizes[1].root(), param.blocks, rows)
 
 
 def _addition(
@@ -248,7 +253,7 @@ def _addition(
 
 def _kind(graph: Graph, loop: list[Expr]) -> Kind:
     """recurrent: units meet inside the loop. scan: affine in the states, coefficients free of them. Else diagonal."""
-    if any(node.op in ("matmul", "matmul_t", "sum") for node in loop):
+    if any(node.op in ("matmul", "matmul_t", "sum", "max", "cumsum") for node in loop):
         return "recurrent"
     return "scan" if all(_is_affine(node, graph.depends) for node in loop) else "diagonal"
 

@@ -14,6 +14,7 @@ from functools import reduce
 from everloop.compiler.check import check
 from everloop.lang.expr import Expr, const, rebuild, same_size
 from everloop.lang.graph import Graph
+from everloop.lang.param import Param
 
 
 def simplify(graph: Graph) -> Graph:
@@ -22,7 +23,6 @@ def simplify(graph: Graph) -> Graph:
     uses.update(graph.roots)
     done: dict[Expr, Expr] = {}
     free = set(graph.nodes) - graph.depends
-    position = {name: k for k, name in enumerate(graph.params)}
 
     def is_free(node: Expr) -> bool:
         return node in free
@@ -30,7 +30,7 @@ def simplify(graph: Graph) -> Graph:
     for node in graph.nodes:
         if node.op in ("add", "sub") and not is_free(node):
             terms = _terms(node, uses, is_free)
-            done[node] = _sum([(sign, done[term], is_free(term)) for sign, term in terms], position)
+            done[node] = _sum([(sign, done[term], is_free(term)) for sign, term in terms], graph.params)
         elif node.op == "mul" and not is_free(node):
             factors = _factors(node, uses, is_free)
             done[node] = _product([(done[factor], is_free(factor)) for factor in factors])
@@ -42,42 +42,38 @@ def simplify(graph: Graph) -> Graph:
 def _terms(node: Expr, uses: Counter[Expr], is_free: Callable[[Expr], bool]) -> list[tuple[int, Expr]]:
     """The terms of a sum with their signs, looking through inner sums that nothing else uses."""
     terms: list[tuple[int, Expr]] = []
-
-    def walk(part: Expr, sign: int, top: bool) -> None:
-        inner = part.op in ("add", "sub", "neg") and (top or uses[part] == 1) and not is_free(part)
+    waiting = [(node, 1)]
+    while waiting:
+        part, sign = waiting.pop()
+        inner = part.op in ("add", "sub", "neg") and (part is node or uses[part] == 1) and not is_free(part)
         if not inner or not same_size(part.size, node.size):
             terms.append((sign, part))
         elif part.op == "neg":
-            walk(part.args[0], -sign, False)
+            waiting.append((part.args[0], -sign))
         else:
-            walk(part.args[0], sign, False)
-            walk(part.args[1], sign if part.op == "add" else -sign, False)
-
-    walk(node, 1, True)
+            waiting += [(part.args[1], sign if part.op == "add" else -sign), (part.args[0], sign)]
     return terms
 
 
 def _factors(node: Expr, uses: Counter[Expr], is_free: Callable[[Expr], bool]) -> list[Expr]:
     factors: list[Expr] = []
-
-    def walk(part: Expr, top: bool) -> None:
-        inner = part.op == "mul" and (top or uses[part] == 1) and not is_free(part)
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        inner = part.op == "mul" and (part is node or uses[part] == 1) and not is_free(part)
         if not inner or not same_size(part.size, node.size):
             factors.append(part)
         else:
-            walk(part.args[0], False)
-            walk(part.args[1], False)
-
-    walk(node, True)
+            waiting += [part.args[1], part.args[0]]
     return factors
 
 
-def _sum(terms: list[tuple[int, Expr, bool]], position: dict[str, int]) -> Expr:
+def _sum(terms: list[tuple[int, Expr, bool]], params: dict[str, Param]) -> Expr:
     free = [(sign, term) for sign, term, is_free in terms if is_free]
     bound = [(sign, term) for sign, term, is_free in terms if not is_free]
     products = [(sign, term) for sign, term in bound if term.op in ("matmul", "matmul_t")]
     rest = [(sign, term) for sign, term in bound if term.op not in ("matmul", "matmul_t")]
-    return _add_up([*free, *_merge_transposed(products, position), *rest])
+    return _add_up([*free, *_merge_transposed(products, params), *rest])
 
 
 def _add_up(terms: list[tuple[int, Expr]]) -> Expr:
@@ -88,13 +84,17 @@ def _add_up(terms: list[tuple[int, Expr]]) -> Expr:
     return reduce(lambda total, term: total + term[1] if term[0] > 0 else total - term[1], ordered[1:], start)
 
 
-def _merge_transposed(products: list[tuple[int, Expr]], position: dict[str, int]) -> list[tuple[int, Expr]]:
+def _merge_transposed(products: list[tuple[int, Expr]], params: dict[str, Param]) -> list[tuple[int, Expr]]:
     """The transposed members of one family, each times its own vector, as one product."""
-    groups: dict[tuple[int, str, str], list[Expr]] = {}
+    position = {name: k for k, name in enumerate(params)}
+    groups: dict[tuple, list[Expr]] = {}
     for sign, node in products:
-        groups.setdefault((sign, node.op, node.attr[0].partition(".")[0]), []).append(node)
+        param = params[node.attr[0]]
+        groups.setdefault(
+            (sign, node.op, param.family, param.blocks, param.sizes[0].root() if param.blocks > 1 else None), []
+        ).append(node)
     merged: list[tuple[int, Expr]] = []
-    for (sign, op, _), nodes in groups.items():
+    for (sign, op, *_), nodes in groups.items():
         if op == "matmul_t" and len(nodes) > 1:
             parts = [part for node in nodes for part in zip(node.attr, node.args, strict=True)]
             names, args = zip(*sorted(parts, key=lambda part: position[part[0]]), strict=True)

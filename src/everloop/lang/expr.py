@@ -3,16 +3,26 @@
 The whole algebra is one immutable node type, `Expr(op, args, attr, size)`:
 
     leaf      input | state | vector | const | count
+              index                 0, 1, 2 ... along the features
     product   matmul(v)             attr: the matrix            W.i @ v
               matmul_t(v, ...)      attr: the matrices          sum of the transposed W.i times v
-    row       sum(v)                over the features, one number per row
+    row       sum(v), max(v)        over the features, one number per row
               spread(v)             the opposite: one number per row, repeated over the features
-    element   add sub mul div neg exp log log1p sqrt tanh sigmoid maximum minimum
+              cumsum(v)             running sum along the features; attr: True from the last to the first
+    element   add sub mul div neg exp expm1 log log1p sqrt tanh sigmoid sin cos floor maximum minimum
               gt ge where           (comparisons are 1.0 or 0.0)
+              stop                  the value itself, through which no gradient flows
 
 An expression stands for one time step and any number of rows; its `size` is the length of its feature
 axis, or None for one number per row. Equal expressions are one object (hash-consing), so common
 subexpressions are shared by construction.
+
+What is done to a weight before it is used is the same algebra on matrices, whose `size` is a `Shape`:
+
+    leaf      matrix                attr: the parameter
+              row | column          the place of each entry: 0, 1, 2 ...
+    matrix    transpose(m)  compose(m, n): the product of two  expm(m): the matrix exponential
+    element   as above, entry by entry
 """
 
 from __future__ import annotations
@@ -29,11 +39,16 @@ ELEMENTWISE: dict[str, int] = {
     "div": 2,
     "neg": 1,
     "exp": 1,
+    "expm1": 1,
     "log": 1,
     "log1p": 1,
     "sqrt": 1,
     "tanh": 1,
     "sigmoid": 1,
+    "sin": 1,
+    "cos": 1,
+    "floor": 1,
+    "stop": 1,
     "maximum": 2,
     "minimum": 2,
     "gt": 2,
@@ -61,6 +76,8 @@ class Size:
         return self.root()._name
 
     def unify(self, other: Size) -> None:
+        if isinstance(other, Shape):
+            raise TypeError("a matrix cannot meet a vector entry by entry: a matrix acts on a vector with @")
         a, b = self.root(), other.root()
         if a is b:
             return
@@ -74,7 +91,33 @@ class Size:
         return self.name or "?"
 
 
+class Shape(Size):
+    """The lengths of the two axes of a matrix."""
+
+    __slots__ = ("columns", "rows")
+
+    def __init__(self, rows: Size, columns: Size) -> None:
+        super().__init__()
+        self.rows, self.columns = rows, columns
+
+    @property
+    def name(self) -> str | None:
+        return None if self.rows.name is None or self.columns.name is None else repr(self)
+
+    def unify(self, other: Size) -> None:
+        if not isinstance(other, Shape):
+            other.unify(self)
+        else:
+            self.rows.unify(other.rows)
+            self.columns.unify(other.columns)
+
+    def __repr__(self) -> str:
+        return f"{self.rows} x {self.columns}"
+
+
 def same_size(a: Size | None, b: Size | None) -> bool:
+    if isinstance(a, Shape) and isinstance(b, Shape):
+        return same_size(a.rows, b.rows) and same_size(a.columns, b.columns)
     return a is b or (a is not None and b is not None and a.root() is b.root())
 
 
@@ -109,6 +152,15 @@ class Arithmetic:
 
     def __neg__(self) -> Any:
         return apply("neg", self)
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __matmul__(self, other: Any) -> Any:
+        raise TypeError(f"{self!r} @ ...: only a matrix acts with @, and matrices have upper-case names")
+
+    def __pow__(self, other: Any) -> Any:
+        raise TypeError("** is not in the language: write v * v, square(v) or power(v, p)")
 
     def __gt__(self, other: Any) -> Any:
         return apply("gt", self, other)
@@ -174,6 +226,11 @@ def total(value: Expr) -> Expr:
     return Expr("sum", (value,), None, None)
 
 
+def cumulative(value: Expr, backwards: bool) -> Expr:
+    """The running sum along the features, from the first or from the last."""
+    return Expr("cumsum", (value,), backwards, value.size)
+
+
 def spread(value: Expr, size: Size) -> Expr:
     """One number per row, repeated along an axis."""
     return Expr("spread", (value,), None, size)
@@ -189,11 +246,12 @@ def lift(value: Any) -> Expr:
 
 
 def apply(op: str, *args: Any) -> Any:
-    """An elementwise operation on expressions, numbers, or bundles of them (gate by gate)."""
-    for arg in args:
-        spread_over = getattr(arg, "_over_gates", None)
-        if spread_over is not None:
-            return spread_over(lambda *parts: apply(op, *parts), args)
+    """An elementwise operation on expressions, numbers, matrices, or bundles of them (gate by gate)."""
+    for hook in ("_over_gates", "_on_matrices"):
+        for arg in args:
+            spread_over = getattr(arg, hook, None)
+            if spread_over is not None:
+                return spread_over(lambda *parts: apply(op, *parts), args)
     lifted = tuple(lift(arg) for arg in args)
     folded = _fold(op, lifted)
     return folded if folded is not None else Expr(op, lifted, None, _joint_size(lifted))
@@ -238,6 +296,8 @@ def _fold(op: str, args: tuple[Expr, ...]) -> Expr | None:
             return apply("sub", b, a.args[0])
         case ("neg", (a,)) if a.op == "neg":
             return a.args[0]
+        case ("stop", (a,)) if a.op in ("const", "count", "index", "stop"):
+            return a
         case ("mul" | "div", (a, _)) if a is zero:
             return zero
         case ("mul", (_, b)) if b is zero:

@@ -12,8 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from everloop.lang.expr import Arithmetic, Expr, apply, const, count, total
-from everloop.lang.family import Bundle, Family
+from everloop.lang.expr import Arithmetic, Expr, apply, const, count, cumulative
+from everloop.lang.expr import total as expr_total
+from everloop.lang.family import Bundle, Family, Matrix, blocks, expm, fixed, over_gates
+from everloop.lang.trace import current
+
+__all__ = [
+    "absolute", "blocks", "cos", "cumsum", "elu", "exp", "expm", "expm1", "features", "fixed", "floor", "hard_sigmoid",
+    "hard_tanh", "identity", "largest", "leaky_relu", "log", "log1p", "logsigmoid", "maximum", "mean", "minimum", "mod",
+    "norm", "position", "power", "relu", "shift", "sigmoid", "silu", "sin", "sized", "softmax", "softplus", "softsign",
+    "sqrt", "square", "stop_gradient", "tanh", "total", "where", "window",
+]  # fmt: skip
 
 Value = Any
 """An expression, a bundle of them, or a number."""
@@ -49,6 +58,8 @@ def composite(function: Function) -> Function:
     @functools.wraps(function)
     def wrapped(v: Value, *args: Any, **options: Any) -> Value:
         result = function(v, *args, **options)
+        if isinstance(result, Matrix):
+            return result
         if isinstance(result, Expr) and isinstance(v, Expr):
             composites.setdefault(result, Composite(function.__name__, v))
         elif isinstance(result, Bundle):
@@ -88,6 +99,29 @@ def log1p(v: Value) -> Value:
 
 def sqrt(v: Value) -> Value:
     return _elementwise("sqrt", v)
+
+
+def expm1(v: Value) -> Value:
+    """exp(v) - 1, accurate for small v."""
+    return _elementwise("expm1", v)
+
+
+def sin(v: Value) -> Value:
+    return _elementwise("sin", v)
+
+
+def cos(v: Value) -> Value:
+    return _elementwise("cos", v)
+
+
+def floor(v: Value) -> Value:
+    """The largest whole number that is not above v. Its gradient is 0."""
+    return _elementwise("floor", v)
+
+
+def stop_gradient(v: Value) -> Value:
+    """The value itself, as a constant: no gradient flows through it. Of a matrix: weights that are not trained."""
+    return _elementwise("stop", v)
 
 
 def tanh(v: Value) -> Value:
@@ -141,16 +175,134 @@ def logsigmoid(v: Value) -> Value:
     return -softplus(-v)
 
 
+@composite
+def silu(v: Value) -> Value:
+    """v sigmoid(v), also called swish. Elfwing, Uchibe, Doya 2017."""
+    return v * sigmoid(v)
+
+
+@composite
+def elu(v: Value) -> Value:
+    """v above 0, exp(v) - 1 below. Clevert, Unterthiner, Hochreiter 2015, with alpha = 1."""
+    return where(v > 0, v, expm1(minimum(v, 0.0)))
+
+
+@composite
+def softsign(v: Value) -> Value:
+    """v / (1 + |v|)"""
+    return v / (1 + absolute(v))
+
+
+@composite
+def hard_sigmoid(v: Value) -> Value:
+    """A straight line from 0 at -3 to 1 at 3, as in torch and Keras 3 (Keras 2 and ONNX: slope 0.2)."""
+    return minimum(maximum(v / 6 + 0.5, 0.0), 1.0)
+
+
+@composite
+def hard_tanh(v: Value) -> Value:
+    """v, but no less than -1 and no more than 1."""
+    return minimum(maximum(v, -1.0), 1.0)
+
+
+def leaky_relu(v: Value, slope: float = 0.01) -> Value:
+    """v above 0, slope v below."""
+    return where(v > 0, v, slope * v)
+
+
+@composite
+def square(v: Value) -> Value:
+    return v * v
+
+
+def power(v: Value, p: Value) -> Value:
+    """v to the power p, for v > 0."""
+    return exp(p * log(v))
+
+
+def mod(a: Value, b: Value) -> Value:
+    """What is left of `a` when whole multiples of `b` are taken away: from 0 to b, as Python's %."""
+    return a - b * floor(a / b)
+
+
 def mean(v: Value) -> Expr:
     """The mean over the features, one number per row; a bundle counts as one long vector, its gates of one size."""
-    parts = _parts(v)
-    sizes = [part.size for part in parts if isinstance(part, Expr) and part.size is not None]
-    if len(sizes) != len(parts):
-        raise TypeError("mean needs a vector of features")
-    for size in sizes[1:]:
-        size.unify(sizes[0])
-    sums = [total(part) for part in parts]
-    return sum(sums[1:], start=sums[0]) / (const(len(parts)) * count(sizes[0]))
+    parts = _vectors("mean", v)
+    for part in parts[1:]:
+        part.size.unify(parts[0].size)
+    return total(v) / (const(len(parts)) * count(parts[0].size))
+
+
+def total(v: Value) -> Expr:
+    """The sum over the features, one number per row; a bundle counts as one long vector."""
+    sums = [expr_total(part) for part in _vectors("total", v)]
+    return sum(sums[1:], start=sums[0])
+
+
+def largest(v: Value) -> Value:
+    """The largest of the features, one number per row. Those that tie share the gradient equally."""
+    if isinstance(v, Bundle | Family):
+        return over_gates(largest, (v,))
+    return Expr("max", (_vectors("largest", v)[0],), None, None)
+
+
+@composite
+def softmax(v: Value) -> Value:
+    """exp(v) over its sum over the features, gate by gate; without overflow."""
+    if isinstance(v, Bundle | Family):
+        return over_gates(softmax, (v,))
+    e = exp(v - stop_gradient(largest(v)))
+    return e / total(e)
+
+
+def cumsum(v: Value, reverse: bool = False) -> Value:
+    """The running sum along the features, from the first to the last (`reverse`: from the last to the first)."""
+    if isinstance(v, Bundle | Family):
+        return over_gates(lambda part: cumsum(part, reverse), (v,))
+    return cumulative(_vectors("cumsum", v)[0], bool(reverse))
+
+
+def features(v: Value) -> Expr:
+    """The number of features of v, as a number."""
+    return count(_vectors("features", v)[0].size)
+
+
+def position(v: Value) -> Expr:
+    """0, 1, 2 ... along the features of v, as a vector of its size."""
+    return Expr("index", (), None, _vectors("position", v)[0].size)
+
+
+def sized(v: Value, name: str) -> Value:
+    """The value itself, whose number of features is henceforth called `name`, and chosen by that name in a layer.
+
+    For values whose size the step does not tell: `P.h @ sized(Q.h @ x, "rank")`.
+    """
+    if isinstance(v, Bundle | Family):
+        return over_gates(lambda part: sized(part, name), (v,))
+    if not isinstance(name, str) or not name.isidentifier():
+        raise TypeError(f"sized: {name!r} came; expected the name of a size, as in sized(v, 'rank')")
+    part = _vectors("sized", v)[0]
+    part.size.unify(current("sized").size(name))
+    return part
+
+
+def shift(v: Value, steps: int = 1) -> Value:
+    """The value some steps ago, 0 before the first step (of a state: its start value)."""
+    if isinstance(v, Bundle | Family):
+        return over_gates(lambda part: shift(part, steps), (v,))
+    if int(steps) != steps or steps < 0:
+        raise TypeError(f"shift: {steps!r} steps came; expected a whole number of 0 or more")
+    part = _vectors("shift", v)[0]
+    for _ in range(int(steps)):
+        part = current("shift").delay(part)
+    return part
+
+
+def window(v: Value, steps: int) -> tuple[Value, ...]:
+    """The value now, one step ago, and so on: the last `steps` values, the newest first."""
+    if int(steps) != steps or steps < 1:
+        raise TypeError(f"window: {steps!r} steps came; expected a whole number of 1 or more")
+    return tuple(shift(v, k) for k in range(int(steps)))
 
 
 @composite
@@ -164,7 +316,12 @@ def norm(v: Value, eps: float = 1e-5) -> Value:
     return centred / sqrt(mean(centred * centred) + eps)
 
 
-def _parts(v: Value) -> list[Expr]:
+def _vectors(function: str, v: Value) -> list[Any]:
+    """The vector, or those of the bundle."""
     if isinstance(v, Family):
         v = v._bundle()
-    return list(v) if isinstance(v, Bundle) else [v]
+    parts = list(v) if isinstance(v, Bundle) else [v]
+    for part in parts:
+        if not isinstance(part, Expr) or part.size is None:
+            raise TypeError(f"{function} needs a vector of features, not {part!r}")
+    return parts

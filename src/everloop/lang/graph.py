@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from everloop.lang.draw import Draw
 from everloop.lang.expr import Expr, substitute, toposort
-from everloop.lang.family import Param
 from everloop.lang.functions import carry_composites
+from everloop.lang.param import Param
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """One step of a recurrence. A cell is one; so is its backward step, and the loop part of either."""
+    """One step of a recurrence. A cell is one; so is its backward step, and the loop part of either.
+
+    inputs: `x`, then the side inputs. params: those that a layer holds, and those made of them (Param.made).
+    start:  the first value of each state, and the value of a side input that is not given.
+    draws:  the inputs that the layer draws itself. sizes: lengths of named sizes, unless others are chosen.
+    """
 
     name: str
     inputs: dict[str, Expr]
@@ -23,6 +29,8 @@ class Graph:
     outputs: dict[str, Expr]
     start: dict[str, float] = field(default_factory=dict)
     names: dict[Expr, str] = field(default_factory=dict)
+    draws: dict[str, Draw] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     @property
     def roots(self) -> list[Expr]:
@@ -44,14 +52,19 @@ class Graph:
         return frozenset(reached(self.nodes, [*self.inputs.values(), *self.states.values()]))
 
     @cached_property
+    def held(self) -> dict[str, Param]:
+        """The parameters that a layer holds; the others are made of them."""
+        return {name: param for name, param in self.params.items() if param.made is None}
+
+    @cached_property
     def stacks(self) -> dict[str, tuple[Param, ...]]:
         """Which parameters lie in one array, their rows stacked: a family, if its members are equally wide."""
         families: dict[str, list[Param]] = {}
-        for param in self.params.values():
+        for param in self.held.values():
             families.setdefault(param.family, []).append(param)
         stacks: dict[str, tuple[Param, ...]] = {}
         for family, members in families.items():
-            if len({tuple(size.root() for size in param.sizes[1:]) for param in members}) == 1:
+            if len({(param.blocks, *(size.root() for size in param.sizes[1:])) for param in members}) == 1:
                 stacks[family] = tuple(members)
             else:
                 stacks.update({f"{family}_{param.slot}": (param,) for param in members})
@@ -71,15 +84,11 @@ class Graph:
         """The same graph with some values replaced by others."""
         done = substitute(self.roots, nodes)
         carry_composites(done)
-        return Graph(
-            self.name,
-            self.inputs,
-            self.states,
-            self.params,
-            {name: done[node] for name, node in self.new.items()},
-            {name: done[node] for name, node in self.outputs.items()},
-            self.start,
-            {done.get(node, node): name for node, name in self.names.items()},
+        return replace(
+            self,
+            new={name: done[node] for name, node in self.new.items()},
+            outputs={name: done[node] for name, node in self.outputs.items()},
+            names={done.get(node, node): name for node, name in self.names.items()},
         )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -11,8 +14,11 @@ from torch import Tensor
 
 from everloop.backends import Kernel, choose
 from everloop.backends.reference import Values, Weights, evaluate
+from everloop.compiler.ahead import ahead
 from everloop.compiler.plan import label, plan, split
 from everloop.lang.cell import Cell
+from everloop.lang.expr import Expr
+from everloop.lang.graph import Graph
 
 
 class Recurrence:
@@ -20,7 +26,9 @@ class Recurrence:
 
     def __init__(self, cell: Cell, sizes: dict[str, int]) -> None:
         self.cell, self.sizes = cell, sizes
-        self.plan = plan(cell.graph)
+        early = ahead(cell.graph)
+        self.plan = plan(early.graph)
+        self._early = {name: plan(_graph_of(name, value, early.graph)) for name, value in early.values.items()}
         self.loop = split(self.plan)
         self._labels = dict(zip(self.loop.outputs, self.plan.history, strict=True))
         names = label(self.plan.graph)
@@ -36,22 +44,40 @@ class Recurrence:
 
     def __call__(
         self,
-        x: Tensor,
+        inputs: Mapping[str, Tensor],
         states: Mapping[str, Tensor],
         weights: Mapping[str, Tensor],
         batch_sizes: Sequence[int],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """x [N, I] and states [B, H] give the outputs [N, H] and the final states [B, H]; packed, longest first."""
-        graph, total = self.plan.graph, x.shape[0]
-        members = Weights(graph, self.sizes, weights)
+        """x and the side inputs [N, F] and states [B, H] give the outputs [N, H] and the final states [B, H]; packed,
+        longest first.
+        """
+        graph, x = self.plan.graph, inputs["x"]
+        total = x.shape[0]
+        members = Weights(self.cell.graph, self.sizes, weights, x)
         values = Values(members, self.sizes, x)
-        values[graph.inputs["x"]] = x
+        values.update({graph.inputs[name]: array for name, array in inputs.items()})
+        final: dict[str, Tensor] = {}
+        for name, schedule in self._early.items():
+            evaluate(schedule.before, values, total)
+            new = values.rows(schedule.graph.outputs["y"], total)
+            values[graph.inputs[name]], final[name] = delay(new, states[name], batch_sizes)
         evaluate(self.plan.before, values, total)
+        if graph.states:
+            final |= self._loop(values, {name: states[name] for name in graph.states}, members, batch_sizes)
+        evaluate(self.plan.after, values, total)
+        return values.rows(graph.outputs["y"], total), {name: final[name] for name in states}
+
+    def _loop(
+        self, values: Values, states: Mapping[str, Tensor], members: Weights, batch_sizes: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """Run the kernel; `values` receives the histories. The final states."""
+        total = values.like.shape[0]
         packs = [values.pack(pack, total) for pack in self.plan.feeds]
         fixed = {leaf: values[node] for leaf, node in self._fixed.items()}
         stacks = [self._loop_stack(stack, members, fixed) for stack in self.loop.stacks]
         call = _Call(
-            self._kernel(x),
+            self._kernel(values.like),
             self._packs,
             tuple(states),
             tuple(self.loop.stacks),
@@ -60,8 +86,7 @@ class Recurrence:
         )
         histories, final = call.run(packs, list(states.values()), stacks)
         values.update({self._labels[name]: array for name, array in histories.items()})
-        evaluate(self.plan.after, values, total)
-        return values.rows(graph.outputs["y"], total), final
+        return final
 
     def _loop_stack(self, stack: str, members: Weights, fixed: Mapping[str, Any]) -> Tensor:
         names = [param.name for param in self.loop.stacks[stack]]
@@ -72,6 +97,30 @@ class Recurrence:
         if key not in self._kernels:
             self._kernels[key] = choose(self.loop, *key).compile(self.loop, self.sizes)
         return self._kernels[key]
+
+
+def _graph_of(name: str, value: Expr, graph: Graph) -> Graph:
+    """A graph of one value that needs no state."""
+    return Graph(f"{graph.name}, {name}", graph.inputs, {}, graph.params, {}, {"y": value})
+
+
+def delay(new: Tensor, first: Tensor, batch_sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """New values of all steps [N, F] and the old value before the first [B, F] give the old values [N, F] and the last
+    new ones [B, F]; packed, longest first.
+    """
+    if not batch_sizes:
+        return new, first
+    running = batch_sizes[0]
+    if running == batch_sizes[-1] == first.shape[0]:
+        return torch.cat([first, new[:-running]]), new[-running:]
+    began = list(accumulate(batch_sizes, initial=0))
+    steps = zip(began, batch_sizes[1:], strict=False)
+    rows = [torch.arange(begin, begin + count) for begin, count in steps]
+    before = new.index_select(0, torch.cat(rows).to(new.device)) if rows else new[:0]
+    lengths = [bisect_left(batch_sizes, -row, key=operator.neg) for row in range(running)]
+    ends = [began[length - 1] + row for row, length in enumerate(lengths)]
+    last = new.index_select(0, torch.tensor(ends, device=new.device))
+    return torch.cat([first[:running], before]), torch.cat([last, first[running:]])
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import namedtuple
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from everloop import cells
 from everloop.lang.cell import Cell, Start
-from everloop.lang.family import Param
+from everloop.lang.draw import Draw
+from everloop.lang.expr import toposort
+from everloop.lang.param import Param
 from everloop.nn.function import Recurrence
 from everloop.nn.packing import Packing
 
@@ -60,19 +63,19 @@ class Recurrent(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.dropout = bidirectional, dropout
         self.sizes = _all_sizes(self.cell, input_size, hidden_size, dict(sizes or {}))
-        widths = self._widths()
-        if "input" in self.cell.states.values() and len(set(widths[:-1])) > 1:
+        if num_layers > 1 and (wide := self._input_wide()) and len(set(self._widths()[:-1])) > 1:
             raise ValueError(
-                f"num_layers: {num_layers} came; the states of {self.cell.name} are as wide as its input, so layers "
-                f"that make {widths[1]} features of {input_size} cannot be stacked: expected 1"
+                f"num_layers: {num_layers} came; the side input {wide} of {self.cell.name} is as wide as x, and the "
+                f"input of the second layer has {self._widths()[1]} features instead of {input_size}: expected 1"
             )
+        self._states = {name: str(leaf.size) for name, leaf in self.cell.graph.states.items()}
         directions = 2 if bidirectional else 1
         # Knows the device and type of the layer, which may have no parameters.
         self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
         factory = {"device": device, "dtype": dtype}
         self.layers = nn.ModuleList(
             nn.ModuleList(_Layer(self.cell, self.sizes | {"input": width}, factory) for _ in range(directions))
-            for width in widths[:-1]
+            for width in self._widths()[:-1]
         )
 
     @property
@@ -92,6 +95,12 @@ class Recurrent(nn.Module):
             widths.append(width * (2 if self.bidirectional else 1))
         return widths
 
+    def _input_wide(self) -> str:
+        """A side input that callers give and that is as wide as x, if there is one."""
+        graph = self.cell.graph
+        side = {name: leaf for name, leaf in graph.inputs.items() if name != "x" and name not in graph.draws}
+        return next((name for name, leaf in side.items() if str(leaf.size) == "input"), "")
+
     def reset_parameters(self) -> None:
         for layer in self._all_layers():
             layer.reset_parameters()
@@ -101,8 +110,13 @@ class Recurrent(nn.Module):
         x: Tensor,
         state: Sequence[Tensor] | Tensor | None = None,
         lengths: Sequence[int] | Tensor | None = None,
+        side: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Any]:
-        """x [B, T, I], state as returned (None: the cell's start values), lengths [B] of a padded batch."""
+        """x [B, T, I], state as returned (None: the cell's start values), lengths [B] of a padded batch.
+
+        side: the side inputs of the cell by name, known at every step, given to every layer and direction: [B, T, F],
+        or [B, T] where the cell has one number per step. One that is not given has the cell's value for that.
+        """
         if x.dim() != 3 or x.shape[2] != self.input_size:
             raise ValueError(f"x: {tuple(x.shape)} came; expected [B, T, {self.input_size}]")
         if not x.is_floating_point():
@@ -110,20 +124,25 @@ class Recurrent(nn.Module):
         batch, time = x.shape[0], x.shape[1]
         packing = Packing.full(batch, time) if lengths is None else Packing.of(lengths, batch, time, x.device)
         initial = self._initial(state, packing, x)
+        beside = self._side(dict(side or {}), packing, x)
         rows, final = packing.pack(x), []
         backwards = packing.backwards(x.device) if self.bidirectional else None
         for depth, directions in enumerate(self.layers):
             outputs = []
             for direction, layer in enumerate(directions):  # type: ignore[arg-type]
-                start = {name: array[len(final)] for name, array in initial.items()}
-                turned = rows if direction == 0 or backwards is None else rows.index_select(0, backwards)
-                y, last = layer(turned, start, packing.batch_sizes)
+                start = {
+                    name: array[len(final)][:, : layer.sizes[self._states[name]]] for name, array in initial.items()
+                }
+                given = {"x": rows, **beside}
+                if direction and backwards is not None:
+                    given = {name: array.index_select(0, backwards) for name, array in given.items()}
+                y, last = layer(given, start, packing.batch_sizes)
                 outputs.append(y if direction == 0 or backwards is None else y.index_select(0, backwards))
                 final.append(last)
             rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             if self.dropout and depth < self.num_layers - 1:
                 rows = nn.functional.dropout(rows, self.dropout, self.training)
-        states = [torch.stack([packing.original(last[name]) for last in final]) for name in self.cell.states]
+        states = [_stack([packing.original(last[name]) for last in final]) for name in self._states]
         return packing.unpack(rows), self._state(states)
 
     def start_state(self, batch: int) -> Any:
@@ -135,23 +154,42 @@ class Recurrent(nn.Module):
         start, limits = self.cell.graph.start, torch.finfo(like.dtype)
         return self._state(
             like.new_full(self._state_shape(size, batch), min(max(start[name], limits.min), limits.max))
-            for name, size in self.cell.states.items()
+            for name, size in self._states.items()
         )
 
     def _state(self, arrays: Iterable[Tensor]) -> Any:
-        return _state(self.cell.name, tuple(self.cell.states), tuple(arrays))
+        return _state(self.cell.name, tuple(self._states), tuple(arrays))
 
     def _state_shape(self, size: str, batch: int) -> tuple[int, int, int]:
-        return self.num_layers * (2 if self.bidirectional else 1), batch, self.sizes[size]
+        width = max(layer.sizes[size] for layer in self._all_layers())
+        return self.num_layers * (2 if self.bidirectional else 1), batch, width
+
+    def _side(self, side: dict[str, Tensor], packing: Packing, x: Tensor) -> dict[str, Tensor]:
+        """The side inputs that a caller gives, packed: [N, F] each."""
+        graph = self.cell.graph
+        known = {name: leaf for name, leaf in graph.inputs.items() if name != "x" and name not in graph.draws}
+        for name in side:
+            if name not in known:
+                raise ValueError(f"side: {name!r} came; {self.cell.name} has {', '.join(known) or 'no side inputs'}")
+        packed = {}
+        for name, leaf in known.items():
+            width = 1 if leaf.size is None else self.sizes[str(leaf.size)]
+            if name in side:
+                packed[name] = packing.pack(_beside(name, side[name], packing, width, leaf.size is None).to(x))
+            elif name in graph.start:
+                packed[name] = x.new_full((sum(packing.batch_sizes), width), graph.start[name])
+            else:
+                raise ValueError(f"side: {name} is missing; {self.cell.name} needs it at every step")
+        return packed
 
     def _initial(self, state: Sequence[Tensor] | Tensor | None, packing: Packing, x: Tensor) -> dict[str, Tensor]:
-        names = list(self.cell.states)
+        names = list(self._states)
         if state is None:
             return dict(zip(names, self._start_state(packing.batch, x), strict=True))
         given = (state,) if isinstance(state, Tensor) else tuple(state)
         if len(given) != len(names):
             raise ValueError(f"state: {len(given)} values came; expected {len(names)}: {', '.join(names)}")
-        for (name, size), array in zip(self.cell.states.items(), given, strict=True):
+        for (name, size), array in zip(self._states.items(), given, strict=True):
             expected = self._state_shape(size, packing.batch)
             if array.shape != expected:
                 raise ValueError(f"state {name}: {tuple(array.shape)} came; expected {expected}")
@@ -178,17 +216,39 @@ class _Layer(nn.Module):
 
     def __init__(self, cell: Cell, sizes: dict[str, int], factory: dict[str, Any]) -> None:
         super().__init__()
+        self.sizes = sizes
         self.recurrence = Recurrence(cell, sizes)
         for stack, members in cell.graph.stacks.items():
             rows = sum(_lengths(param, sizes)[0] for param in members)
-            shape = [rows, *_lengths(members[0], sizes)[1:]]
+            shape = [rows, *(length // members[0].blocks for length in _lengths(members[0], sizes)[1:])]
             self.register_parameter(stack, nn.Parameter(torch.empty(shape, **factory)))
         self.reset_parameters()
 
     def forward(
-        self, x: Tensor, states: dict[str, Tensor], batch_sizes: Sequence[int]
+        self, inputs: dict[str, Tensor], states: dict[str, Tensor], batch_sizes: Sequence[int]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.recurrence(x, states, self._parameters, batch_sizes)  # type: ignore[arg-type]
+        drawn = {name: self._drawn(name, draw, inputs["x"], batch_sizes) for name, draw in self._draws.items()}
+        return self.recurrence(inputs | drawn, states, self._parameters, batch_sizes)  # type: ignore[arg-type]
+
+    @property
+    def _draws(self) -> dict[str, Draw]:
+        return self.recurrence.cell.graph.draws
+
+    def _drawn(self, name: str, draw: Draw, like: Tensor, batch_sizes: Sequence[int]) -> Tensor:
+        """A mask or noise for every packed row [N, F]; in evaluation, its mean."""
+        size = self.recurrence.cell.graph.inputs[name].size
+        width = 1 if size is None else self.sizes[str(size)]
+        rows = like.shape[0]
+        if not self.training:
+            return like.new_full((rows, width), draw.mean)
+        count = rows if draw.every == "step" or not rows else batch_sizes[0]
+        if draw.kind == "normal":
+            values = draw.amount * torch.randn(count, width, dtype=like.dtype, device=like.device)
+        else:
+            values = draw.scale * torch.bernoulli(like.new_full((count, width), draw.amount))
+        if count == rows:
+            return values
+        return torch.cat([values[:running] for running in batch_sizes])
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -206,25 +266,65 @@ def _start(values: Tensor, param: Param, cell: Cell) -> None:
     given: Start | None = cell.init.get(param.name, cell.init.get(param.family))
     if isinstance(given, tuple):
         values.uniform_(*given)
-    elif given is not None:
+    elif isinstance(given, int | float):
         values.fill_(given)
+    elif callable(given):
+        n = values.shape[0]
+        drawn = torch.rand(n, dtype=torch.float64).tolist()
+        values.copy_(torch.tensor([given(u, k, n) for k, u in enumerate(drawn)], dtype=torch.float64))
     elif not param.is_matrix:
         values.zero_()
-    elif _meets_state(param, cell):
-        # Drawn in single precision, because torch has no QR decomposition in the half types.
-        drawn = torch.empty_like(values, dtype=torch.promote_types(values.dtype, torch.float32))
-        values.copy_(nn.init.orthogonal_(drawn))
     else:
-        nn.init.xavier_uniform_(values)
+        for block in values.chunk(param.blocks):
+            STARTED[given or ("orthogonal" if _meets_state(param, cell) else "glorot")](block)
+
+
+def _orthogonal(values: Tensor) -> None:
+    # Drawn in single precision, because torch has no QR decomposition in the half types.
+    drawn = torch.empty_like(values, dtype=torch.promote_types(values.dtype, torch.float32))
+    values.copy_(nn.init.orthogonal_(drawn))
+
+
+STARTED: dict[str, Callable[[Tensor], Any]] = {
+    "identity": nn.init.eye_,
+    "orthogonal": _orthogonal,
+    "glorot": nn.init.xavier_uniform_,
+    "normal": lambda values: values.normal_(0.0, values.shape[1] ** -0.5),
+}
 
 
 def _meets_state(param: Param, cell: Cell) -> bool:
+    """Whether the matrix, or one that is made of it, acts on something that a state reaches."""
     graph = cell.graph
-    return any(node.op == "matmul" and param.name in node.attr and node in graph.depends for node in graph.nodes)
+    acting = {param.name}
+    for other in graph.params.values():
+        if other.made is not None and any(node.attr == param.name for node in toposort([other.made])):
+            acting.add(other.name)
+    return any(node.op == "matmul" and node.attr[0] in acting and node in graph.depends for node in graph.nodes)
 
 
 def _lengths(param: Param, sizes: Mapping[str, int]) -> list[int]:
-    return [sizes[str(size)] for size in param.sizes]
+    lengths = [sizes[str(size)] for size in param.sizes]
+    for size, length in zip(param.sizes, lengths, strict=True):
+        if length % param.blocks:
+            raise ValueError(f"{param.name} is block-diagonal: {size} = {length} is not {param.blocks} equal parts")
+    return lengths
+
+
+def _stack(arrays: list[Tensor]) -> Tensor:
+    """[B, F] each as one array; where layers differ in width, the narrower ones have zeros behind."""
+    width = max(array.shape[1] for array in arrays)
+    return torch.stack([nn.functional.pad(array, (0, width - array.shape[1])) for array in arrays])
+
+
+def _beside(name: str, given: Tensor, packing: Packing, width: int, scalar: bool) -> Tensor:
+    """A side input as [B, T, F]."""
+    array = given[..., None] if scalar and given.dim() == 2 else given
+    expected = (packing.batch, packing.time, width)
+    if array.shape != expected:
+        also = f" or {expected[:2]}" if scalar else ""
+        raise ValueError(f"side {name}: {tuple(given.shape)} came; expected {expected}{also}")
+    return array
 
 
 def _all_sizes(cell: Cell, input_size: int, hidden_size: int, given: dict[str, int]) -> dict[str, int]:
@@ -233,7 +333,11 @@ def _all_sizes(cell: Cell, input_size: int, hidden_size: int, given: dict[str, i
         if name in ("input", "hidden"):
             raise ValueError(f"sizes: {name!r} came; that is the argument {name}_size")
         _whole(f"sizes: {name}", value)
-    known = {"input": input_size, "hidden": hidden_size} | given
+    known = {"input": input_size, "hidden": hidden_size} | graph.sizes | given
+    if "hidden" not in graph.size_names and hidden_size != input_size:
+        raise ValueError(
+            f"hidden_size: {hidden_size} came; cell {graph.name} is as wide as its input: expected {input_size}"
+        )
     missing = [name for name in graph.size_names if name not in known]
     if missing:
         wanted = ", ".join(f'"{name}": ...' for name in missing)
@@ -251,7 +355,7 @@ def _whole(name: str, value: int) -> None:
 
 @cache
 def _state_type(cell: str, states: tuple[str, ...]) -> Any:
-    made = namedtuple(f"{cell.title().replace('_', '')}State", states)
+    made = namedtuple(f"{re.sub('[^a-zA-Z0-9]', '', cell.title())}State", states)
     # The type has no place where pickle could find it: it is made again.
     made.__reduce__ = lambda self: (_state, (cell, states, tuple(self)))  # type: ignore[method-assign]
     return made

@@ -1,0 +1,60 @@
+"""Parameters: what a layer holds for a cell, and matrices made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from everloop.lang.expr import Expr, Size
+
+
+@dataclass(frozen=True)
+class Param:
+    """One member of a family: a matrix (rows, columns) or a vector (rows,).
+
+    blocks: a block-diagonal matrix of that many blocks, one below the other in an array [rows, columns / blocks]:
+            each block of rows sees its own block of columns.
+    made:   the formula of a matrix that is not held but made of others (`U - U.T`), or of numbers alone.
+    """
+
+    family: str
+    slot: str
+    sizes: tuple[Size, ...]
+    blocks: int = 1
+    made: Expr | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}.{self.slot}" if self.slot else self.family
+
+    @property
+    def is_matrix(self) -> bool:
+        return len(self.sizes) == 2
+
+
+SIGNS = {"add": (" + ", 1), "sub": (" - ", 1), "mul": (" * ", 2), "div": (" / ", 2), "compose": (" @ ", 2)}
+LEAVES = {"row": "i", "column": "j", "count": "n"}
+
+
+def write_matrix(matrix: Expr, name: Callable[[str], str] = str) -> str:
+    """The formula of a matrix, as it would be typed. i and j are the row and the column of an entry."""
+
+    def write(node: Expr, tight: int) -> str:
+        if node.op == "matrix":
+            return name(node.attr)
+        if node.op == "const":
+            return f"{node.attr:g}"
+        if node.op in LEAVES:
+            return LEAVES[node.op]
+        if node.op == "transpose":
+            return f"{write(node.args[0], 4)}.T"
+        if node.op == "neg":
+            return f"-{write(node.args[0], 3)}"
+        if node.op in SIGNS:
+            sign, level = SIGNS[node.op]
+            text = sign.join((write(node.args[0], level), write(node.args[1], level + 1)))
+            return f"({text})" if tight > level else text
+        return f"{node.op}({', '.join(write(arg, 0) for arg in node.args)})"
+
+    text = write(matrix, 0)
+    return f"({text})" if matrix.op in SIGNS else text
