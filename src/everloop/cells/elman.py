@@ -4,7 +4,13 @@ from everloop.lang.cell import cell
 from everloop.lang.functions import tanh
 
 
-@cell(states="h", gates="h", source="Elman 1990, Finding Structure in Time")
+@cell(
+    states="h",
+    gates="h",
+    source="Elman 1990, Finding Structure in Time",
+    year=1990,
+    when="short sequences, tiny models, a baseline",
+)
 def elman(x, h, W, U, b, *, act=tanh):
     """One layer of units that see the input and their own last values.
 

@@ -4,7 +4,13 @@ from everloop.lang.cell import cell
 from everloop.lang.functions import sigmoid, tanh
 
 
-@cell(states="h", gates="r z n", source="Cho et al. 2014, Learning Phrase Representations (version 3)")
+@cell(
+    states="h",
+    gates="r z n",
+    source="Cho et al. 2014, Learning Phrase Representations (version 3)",
+    year=2014,
+    when="weights from ONNX, Keras or papers that reset before the product",
+)
 def gru_before(x, h, W, U, b):
     """As `gru`, with the reset applied to h before U.n: a second product in every step.
 

@@ -8,6 +8,8 @@ from everloop.lang.functions import relu
     states="h",
     gates="h",
     source="Li et al. 2018, Independently Recurrent Neural Network",
+    year=2018,
+    when="deep stacks over long sequences; no product in the loop",
     init={"u.h": (0.0, 1.0)},
 )
 def indrnn(x, h, W, u, b, *, act=relu):

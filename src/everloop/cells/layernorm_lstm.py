@@ -8,6 +8,8 @@ from everloop.lang.functions import norm, sigmoid, tanh
     states="h c",
     gates="i f g o",
     source="Ba, Kiros, Hinton 2016, Layer Normalization",
+    year=2016,
+    when="an lstm that trains badly: long sequences, large layers, small batches",
     init={"b.f": 1.0, "s": 1.0, "t": 1.0},
 )
 def layernorm_lstm(x, h, c, W, U, b, s, t):

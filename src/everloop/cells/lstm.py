@@ -8,6 +8,8 @@ from everloop.lang.functions import sigmoid, tanh
     states="h c",
     gates="i f g o",
     source="Hochreiter, Schmidhuber 1997; forget gate: Gers, Schmidhuber, Cummins 2000",
+    year=2000,
+    when="the first choice when nothing is known of the data",
     init={"b.f": 1.0},
 )
 def lstm(x, h, c, W, U, b):

@@ -4,7 +4,13 @@ from everloop.lang.cell import cell
 from everloop.lang.functions import sigmoid
 
 
-@cell(states="h", gates="z n", source="Feng et al. 2024, Were RNNs All We Needed?")
+@cell(
+    states="h",
+    gates="z n",
+    source="Feng et al. 2024, Were RNNs All We Needed?",
+    year=2024,
+    when="very long sequences on parallel machines: every step at once",
+)
 def mingru(x, h, W, b):
     """h moves towards the candidate n by z; both come from the input alone, so it is a linear scan.
 

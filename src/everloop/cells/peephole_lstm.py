@@ -8,6 +8,8 @@ from everloop.lang.functions import sigmoid, tanh
     states="h c",
     gates="i f g o",
     source="Gers, Schmidhuber 2000, Recurrent Nets that Time and Count",
+    year=2000,
+    when="exact timing: counting steps, spotting intervals",
     init={"b.f": 1.0},
 )
 def peephole_lstm(x, h, c, W, U, b, p):

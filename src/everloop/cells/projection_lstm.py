@@ -8,6 +8,8 @@ from everloop.lang.functions import sigmoid, tanh
     states="h:proj c",
     gates="i f g o",
     source="Sak, Senior, Beaufays 2014, Long Short-Term Memory Based Recurrent Neural Network Architectures",
+    year=2014,
+    when="large memories with small outputs, as in speech recognition",
     init={"b.f": 1.0},
 )
 def projection_lstm(x, h, c, W, U, b, P):

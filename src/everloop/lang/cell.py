@@ -12,17 +12,9 @@ from typing import Any
 
 from everloop.lang.expr import Expr, toposort
 from everloop.lang.family import Family
-from everloop.lang.graph import Graph
+from everloop.lang.graph import STARTS, Graph, Start
 from everloop.lang.step import run_step
 from everloop.lang.trace import Trace
-
-Start = float | tuple[float, float] | str | Callable[[float, int, int], float]
-"""A start value of a parameter: a number; (low, high) to draw from uniformly; a way to fill it by name (STARTS); or,
-for a vector, a function of a draw between 0 and 1, the position and the number of features."""
-
-STARTS = ("identity", "orthogonal", "glorot", "normal")
-"""identity: ones on the diagonal. orthogonal: Saxe et al. 2014. glorot: uniform, Glorot and Bengio 2010. normal:
-mean 0, variance 1 / columns."""
 
 Rewrite = Callable[[Graph], Graph]
 
@@ -90,12 +82,8 @@ class Cell:
     def graph(self) -> Graph:
         """The trace: the step run once on symbols, sizes inferred and checked."""
         graph = functools.reduce(lambda graph, rewrite: rewrite(graph), self.rewrites, self._traced())
-        graph = replace(graph, name=self.name)
         _check_sizes(graph)
-        for name in self.init:
-            if name not in graph.held and name not in {param.family for param in graph.held.values()}:
-                raise TypeError(f"{self.name}: init names {name!r}; the step uses {', '.join(graph.held)}")
-        return graph
+        return replace(graph, name=self.name)
 
     def _traced(self) -> Graph:
         slots = (*self.gates, *(s for s in self.states if s not in self.gates))
@@ -118,7 +106,22 @@ class Cell:
         start = {name: self.start.get(name, self._start_of_past(leaf, trace)) for name, leaf in states.items()}
         start |= {name: self.start[name] for name in self.inputs if name in self.start}
         params = trace.params
-        return Graph(self.name, inputs, states, params, new, {"y": output}, start, names, {}, dict(self.sizes))
+        for name in self.init:
+            if name not in params and name not in {param.family for param in params.values()}:
+                raise TypeError(f"{self.name}: init names {name!r}; the step uses {', '.join(params)}")
+        return Graph(
+            self.step.__name__,
+            inputs,
+            states,
+            params,
+            new,
+            {"y": output},
+            start,
+            names,
+            {},
+            dict(self.init),
+            dict(self.sizes),
+        )
 
     def _symbols(self, values: dict[str, Expr], trace: Trace) -> dict[str, Any]:
         """What each argument of the step is called with."""

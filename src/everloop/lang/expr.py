@@ -87,6 +87,11 @@ class Size:
             a, b = b, a
         a._up = b
 
+    def become(self, other: Size) -> None:
+        """Be the other size, whatever the name was."""
+        if self.root() is not other.root():
+            self.root()._up = other.root()
+
     def __repr__(self) -> str:
         return self.name or "?"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,6 +11,14 @@ from everloop.lang.expr import Expr, substitute, toposort
 from everloop.lang.functions import carry_composites
 from everloop.lang.param import Param
 
+Start = float | tuple[float, float] | str | Callable[[float, int, int], float]
+"""A start value of a parameter: a number; (low, high) to draw from uniformly; a way to fill it by name (STARTS); or,
+for a vector, a function of a draw between 0 and 1, the position and the number of features."""
+
+STARTS = ("identity", "orthogonal", "glorot", "normal")
+"""identity: ones on the diagonal. orthogonal: Saxe et al. 2014. glorot: uniform, Glorot and Bengio 2010. normal:
+mean 0, variance 1 / columns."""
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -18,7 +26,8 @@ class Graph:
 
     inputs: `x`, then the side inputs. params: those that a layer holds, and those made of them (Param.made).
     start:  the first value of each state, and the value of a side input that is not given.
-    draws:  the inputs that the layer draws itself. sizes: lengths of named sizes, unless others are chosen.
+    draws:  the inputs that the layer draws itself.
+    init:   start values of parameters, by member or by family. sizes: lengths of named sizes, unless others are chosen.
     """
 
     name: str
@@ -30,6 +39,7 @@ class Graph:
     start: dict[str, float] = field(default_factory=dict)
     names: dict[Expr, str] = field(default_factory=dict)
     draws: dict[str, Draw] = field(default_factory=dict)
+    init: dict[str, Start] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
     @property

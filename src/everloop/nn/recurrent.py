@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from everloop import cells
-from everloop.lang.cell import Cell, Start
+from everloop.lang.cell import Cell
 from everloop.lang.draw import Draw
 from everloop.lang.expr import toposort
+from everloop.lang.graph import Start
 from everloop.lang.param import Param
 from everloop.nn.function import Recurrence
 from everloop.nn.packing import Packing
@@ -263,7 +264,7 @@ class _Layer(nn.Module):
 
 def _start(values: Tensor, param: Param, cell: Cell) -> None:
     """Draw the start value of one parameter: what the cell says, or the usual for its kind."""
-    given: Start | None = cell.init.get(param.name, cell.init.get(param.family))
+    given: Start | None = cell.graph.init.get(param.name, cell.graph.init.get(param.family))
     if isinstance(given, tuple):
         values.uniform_(*given)
     elif isinstance(given, int | float):

@@ -1,0 +1,28 @@
+"""Recurrent highway network: several gated layers within one step."""
+
+from everloop.lang.cell import cell
+from everloop.lang.functions import sigmoid, tanh
+
+
+@cell(
+    states="s",
+    gates="h t",
+    source="Zilly et al. 2016, Recurrent Highway Networks",
+    year=2016,
+    when="language modelling with few units and a deep step from one state to the next",
+)
+def rhn(x, s, W, R, b, *, depth=3, closed=2.0):
+    """`depth` layers pass the state on; each replaces the share t of it. Only the first sees the input.
+
+    Options: depth, the layers of a step; closed, a number taken off each gate's bias (the paper starts it at
+    -2 to -4, so that layers begin by carrying the state).
+    torch, Keras, ONNX: have no such cell. Depth 1 is `ugrnn` with the gate turned round.
+    Beware: a step takes as many products one after another as it has layers.
+    """
+    for layer in range(depth):
+        a = R[layer] @ s + b[layer]
+        if layer == 0:
+            a = a + W @ x
+        t = sigmoid(a.t - closed)
+        s = t * tanh(a.h) + (1 - t) * s
+    return s
