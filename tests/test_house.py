@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import everloop
+from everloop.lang import functions, transforms
 
 SOURCE = Path(everloop.__file__).parent
 
@@ -182,6 +183,16 @@ def test_every_public_name_can_be_imported(name: str) -> None:
 def test_every_public_name_has_a_home_and_the_other_way_round() -> None:
     assert set(everloop._HOME) == set(everloop.__all__)
     assert everloop.__all__ == sorted(everloop.__all__)
+
+
+def test_all_functions_and_transforms_of_the_language_are_public() -> None:
+    assert set(functions.__all__) | set(transforms.__all__) < set(everloop.__all__)
+    defined = {
+        name
+        for name, value in vars(functions).items()
+        if callable(value) and value.__module__ == functions.__name__ and not name.startswith("_")
+    }
+    assert defined - set(functions.__all__) == {"Composite", "carry_composites", "composite"}
     for name, home in everloop._HOME.items():
         assert hasattr(importlib.import_module(home), name)
 

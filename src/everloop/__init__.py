@@ -28,8 +28,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _FUNCTIONS = (
-    "absolute exp identity log log1p logsigmoid maximum mean minimum norm relu sigmoid softplus sqrt tanh where"
+    "absolute blocks cos cumsum elu exp expm expm1 features fixed floor hard_sigmoid hard_tanh identity "
+    "largest leaky_relu log log1p logsigmoid maximum mean minimum mod norm position power relu shift "
+    "sigmoid silu sin sized softmax softplus softsign sqrt square stop_gradient tanh total where window"
 )
+_TRANSFORMS = "layer_norm multiplicative_integration recurrent_dropout residual tie zoneout"
 
 _HOME = {
     "Cell": "everloop.lang.cell",
@@ -38,7 +41,9 @@ _HOME = {
     "Recurrent": "everloop.nn",
     "cell": "everloop.lang.cell",
     "load": "everloop.tasks",
+    "read_cell": "everloop.lang.read",
     **dict.fromkeys(_FUNCTIONS.split(), "everloop.lang.functions"),
+    **dict.fromkeys(_TRANSFORMS.split(), "everloop.lang.transforms"),
 }
 
 __all__ = [
@@ -47,9 +52,23 @@ __all__ = [
     "Generator",
     "Recurrent",
     "absolute",
+    "blocks",
     "cell",
+    "cos",
+    "cumsum",
+    "elu",
     "exp",
+    "expm",
+    "expm1",
+    "features",
+    "fixed",
+    "floor",
+    "hard_sigmoid",
+    "hard_tanh",
     "identity",
+    "largest",
+    "layer_norm",
+    "leaky_relu",
     "load",
     "log",
     "log1p",
@@ -57,34 +76,88 @@ __all__ = [
     "maximum",
     "mean",
     "minimum",
+    "mod",
+    "multiplicative_integration",
     "norm",
+    "position",
+    "power",
+    "read_cell",
+    "recurrent_dropout",
     "relu",
+    "residual",
+    "shift",
     "sigmoid",
+    "silu",
+    "sin",
+    "sized",
+    "softmax",
     "softplus",
+    "softsign",
     "sqrt",
+    "square",
+    "stop_gradient",
     "tanh",
+    "tie",
+    "total",
     "where",
+    "window",
+    "zoneout",
 ]
 
 if TYPE_CHECKING:
     from everloop.lang.cell import Cell, cell
     from everloop.lang.functions import (
         absolute,
+        blocks,
+        cos,
+        cumsum,
+        elu,
         exp,
+        expm,
+        expm1,
+        features,
+        fixed,
+        floor,
+        hard_sigmoid,
+        hard_tanh,
         identity,
+        largest,
+        leaky_relu,
         log,
         log1p,
         logsigmoid,
         maximum,
         mean,
         minimum,
+        mod,
         norm,
+        position,
+        power,
         relu,
+        shift,
         sigmoid,
+        silu,
+        sin,
+        sized,
+        softmax,
         softplus,
+        softsign,
         sqrt,
+        square,
+        stop_gradient,
         tanh,
+        total,
         where,
+        window,
+    )
+    from everloop.lang.read import read_cell
+    from everloop.lang.transforms import (
+        layer_norm,
+        multiplicative_integration,
+        recurrent_dropout,
+        residual,
+        tie,
+        zoneout,
     )
     from everloop.nn import Recurrent
     from everloop.tasks import load

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,6 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from everloop import __version__
+
+if TYPE_CHECKING:
+    from everloop.lang.graph import Graph
 
 app = typer.Typer(
     help="Recurrent neural networks: a file of sequences becomes a trained model; an equation becomes a layer.",
@@ -302,31 +304,51 @@ def generate(
 
 @app.command()
 def show(
-    cell: Annotated[str, typer.Argument(help="Name of a cell; `everloop cells` lists them.")],
+    cell: Annotated[
+        str, typer.Argument(help="Name of a cell (`everloop cells` lists them), or a file my_cell.py with one.")
+    ],
     form: Annotated[
-        Literal["text", "latex", "backward", "backward-latex", "plan"],
-        typer.Option("--as", help="Equations, their gradient (back-propagation through time), or the schedule."),
+        Literal["text", "latex", "backward", "backward-latex", "plan", "numpy", "torch", "diagram", "unrolled"],
+        typer.Option(
+            "--as",
+            help="Equations; their gradient (back-propagation through time); the schedule and its cost; a program in "
+            "NumPy (forward and backward) or torch; an SVG of the step, or of the network over time.",
+        ),
     ] = "text",
+    input: Annotated[int, typer.Option(help="Input features, for the cost of a plan.")] = 128,
+    hidden: Annotated[int, typer.Option(help="Units, for the cost of a plan.")] = 128,
+    steps: Annotated[int, typer.Option(help="Steps of the unrolled network.")] = 4,
+    layers: Annotated[int, typer.Option(help="Layers of the unrolled network.")] = 1,
+    bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Unrolled in both directions.")] = False,
 ) -> None:
-    """Show a cell: its equations, the derived backward equations, or what runs when."""
+    """Show a cell: its equations, the derived backward equations, what runs when, a program, or a picture."""
     from everloop import cells
+    from everloop.compiler.ahead import plan_ahead
     from everloop.compiler.describe import describe
-    from everloop.compiler.plan import plan
-    from everloop.export import formula
+    from everloop.export import diagram, formula, numpy_source, torch_source
 
     found = cells.get(cell)
+    graph = found.graph
     match form:
         case "text":
-            lines = [f"{found.name}: {found.source}", "", *formula.forward(found.graph), "", found.doc]
+            lines = [f"{found.name}: {found.source}", "", *formula.forward(graph), "", found.doc]
         case "latex":
-            lines = formula.aligned(formula.forward(found.graph, formula.LATEX))
+            lines = formula.aligned(formula.forward(graph, formula.LATEX))
         case "backward":
-            lines = formula.backward(found.graph)
+            lines = formula.backward(graph)
         case "backward-latex":
-            lines = formula.aligned(formula.backward(found.graph, formula.LATEX))
+            lines = formula.aligned(formula.backward(graph, formula.LATEX))
         case "plan":
-            lines = [describe(plan(found.graph))]
-    print("\n".join(lines))
+            lines = [describe(plan_ahead(graph), _lengths(graph, input, hidden))]
+        case "numpy":
+            lines = [numpy_source.source(graph)]
+        case "torch":
+            lines = [torch_source.source(graph)]
+        case "diagram":
+            lines = [diagram.step(graph)]
+        case "unrolled":
+            lines = [diagram.unrolled(graph, steps, layers, bidirectional)]
+    print("\n".join(line.rstrip("\n") for line in lines))
 
 
 @app.command()
@@ -335,32 +357,40 @@ def cells(
     hidden: Annotated[int, typer.Option(help="Units to count parameters for.")] = 128,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the recurrent cells."""
+    """List the recurrent cells: what kind of loop, how many parameters, when to use which."""
     from everloop import cells as catalogue
-    from everloop.compiler.plan import plan
+    from everloop.compiler.ahead import plan_ahead
+    from everloop.compiler.cost import parameters
 
     rows = []
     for name in catalogue.names():
         found = catalogue.get(name)
-        lengths = {"input": input, "hidden": hidden, "proj": hidden // 2}
-        count = sum(math.prod(lengths[str(size)] for size in param.sizes) for param in found.graph.params.values())
+        lengths = _lengths(found.graph, input, hidden)
         rows.append(
             {
                 "cell": name,
-                "kind": plan(found.graph).kind,
-                "states": " ".join(found.states),
-                "parameters": count,
+                "kind": plan_ahead(found.graph).kind,
+                "states": " ".join(found.graph.states),
+                "parameters": parameters(found.graph, lengths),
+                "year": found.year,
+                "when": found.when,
                 "source": found.source,
             }
         )
     if as_json:
         print(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    table = Table("cell", "kind", "states", "parameters", "source", box=None, header_style="bold")
+    table = Table("cell", "kind", "parameters", "year", "when to use it", box=None, header_style="bold")
     for row in rows:
-        table.add_row(row["cell"], row["kind"], row["states"], f"{row['parameters']:,}", escape(row["source"]))
-    table.columns[3].justify = "right"
+        table.add_row(row["cell"], row["kind"], f"{row['parameters']:,}", str(row["year"] or ""), escape(row["when"]))
+    table.columns[2].justify = "right"
     _out().print(table)
+
+
+def _lengths(graph: Graph, input: int, hidden: int) -> dict[str, int]:
+    """The length of each size of a cell: those that it does not say itself are half of `hidden`."""
+    known = {"input": input, "hidden": hidden}
+    return {name: known.get(name) or graph.sizes.get(name, max(1, hidden // 2)) for name in graph.size_names}
 
 
 @app.command()

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from everloop.compiler.differentiate import differentiate, save
+from everloop.compiler.differentiate import differentiate
 from everloop.compiler.plan import plan
+from everloop.compiler.saves import save
 from everloop.compiler.simplify import simplify
 from everloop.lang import functions as f
 from everloop.lang.cell import Cell, cell

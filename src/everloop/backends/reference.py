@@ -20,8 +20,9 @@ from torch import Tensor
 from everloop.backends._scan import scan
 from everloop.compiler.affine import Affine, affine
 from everloop.compiler.describe import describe
-from everloop.compiler.differentiate import Adjoint, differentiate, save
+from everloop.compiler.differentiate import Adjoint, differentiate
 from everloop.compiler.plan import Plan, Stage, plan
+from everloop.compiler.saves import save
 from everloop.lang.expr import Expr, Shape, Size, toposort
 from everloop.lang.graph import Graph
 from everloop.lang.param import Param
@@ -388,6 +389,27 @@ class _Record:
             values.put(nodes, array)
 
 
+def run(
+    schedule: Plan,
+    form: Affine | None,
+    values: Values,
+    states: Mapping[str, Tensor],
+    batch_sizes: Sequence[int],
+    history: Sequence[Expr],
+    *,
+    backwards: bool = False,
+) -> dict[str, Tensor]:
+    """What `run_loop` does: in parallel over time where the plan has an affine form, torch does not differentiate
+    the run itself, and it gains something.
+    """
+    given = [*values.values(), *states.values(), *values.weights.stacks.values()]
+    watched = torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in given)
+    final = None
+    if form is not None and not watched:
+        final = run_scan(form, values, states, batch_sizes, history, backwards=backwards)
+    return run_loop(schedule, values, states, batch_sizes, history, backwards=backwards) if final is None else final
+
+
 def run_scan(
     form: Affine,
     values: Values,
@@ -466,28 +488,12 @@ class ReferenceKernel:
         return plan(self.adjoint.graph)
 
     @cached_property
-    def _affine(self) -> dict[Plan, Affine | None]:
-        """The plans that have come, in the form that a scan needs."""
-        return {}
+    def affine(self) -> Affine | None:
+        return affine(self.plan.graph) if self.plan.kind == "scan" else None
 
-    def _run(
-        self,
-        schedule: Plan,
-        values: Values,
-        states: Mapping[str, Tensor],
-        batch_sizes: Sequence[int],
-        history: Sequence[Expr],
-        *,
-        backwards: bool = False,
-    ) -> dict[str, Tensor]:
-        if schedule not in self._affine:
-            self._affine[schedule] = affine(schedule.graph) if schedule.kind == "scan" else None
-        form, final = self._affine[schedule], None
-        given = [*values.values(), *states.values(), *values.weights.stacks.values()]
-        watched = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in given)
-        if form is not None and not watched:
-            final = run_scan(form, values, states, batch_sizes, history, backwards=backwards)
-        return final or run_loop(schedule, values, states, batch_sizes, history, backwards=backwards)
+    @cached_property
+    def backward_affine(self) -> Affine | None:
+        return affine(self.backward_plan.graph) if self.backward_plan.kind == "scan" else None
 
     def forward(
         self,
@@ -509,7 +515,7 @@ class ReferenceKernel:
         evaluate(self.plan.before, values, 1)
         wanted = self.adjoint.saved if keep else {}
         inner = [node for node in [*graph.outputs.values(), *wanted.values()] if node in self.plan.looped]
-        final = self._run(self.plan, values, states, batch_sizes, list(dict.fromkeys(inner)))
+        final = run(self.plan, self.affine, values, states, batch_sizes, list(dict.fromkeys(inner)))
         total = sum(batch_sizes)
         outputs = {name: values.rows(node, total) for name, node in graph.outputs.items()}
         saved = {name: values.rows(node, total) for name, node in wanted.items()}
@@ -535,7 +541,7 @@ class ReferenceKernel:
             values[leaf] = saved[name] if name in saved else grads[name.removeprefix("d:")]
         evaluate(schedule.before, values, total)
         states = {f"d:{name}": array for name, array in final_grads.items()}
-        final = self._run(schedule, values, states, batch_sizes, schedule.history, backwards=True)
+        final = run(schedule, self.backward_affine, values, states, batch_sizes, schedule.history, backwards=True)
         evaluate(schedule.after, values, total)
         inputs = [values.pack(tuple(graph.outputs[adjoint.inputs[name]] for name in pack), total) for pack in packs]
         initial = {name.removeprefix("d:"): array for name, array in final.items()}

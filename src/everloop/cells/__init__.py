@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from everloop.lang.cell import Cell
+from everloop.lang.read import read_cell_file
 
 
 @cache
@@ -19,11 +20,16 @@ def names() -> tuple[str, ...]:
 
 
 def get(cell: str | Cell) -> Cell:
-    """The cell of that name; a cell itself is given back as it is."""
+    """The cell of that name, or of that file (a name that ends in .py); a cell itself is given back as it is.
+
+    A file is read, not run: see `read_cell`.
+    """
     if isinstance(cell, Cell):
         return cell
     if not isinstance(cell, str):
         raise TypeError(f"a cell is a name or what @cell makes of a function, not a {type(cell).__name__}")
+    if cell.endswith(".py"):
+        return read_cell_file(cell)
     if cell not in names():
         near = difflib.get_close_matches(cell, names(), 3)
         hint = f"did you mean {', '.join(near)}? " if near else ""

@@ -46,7 +46,8 @@ def ahead(graph: Graph) -> Ahead:
 
 def plan_ahead(graph: Graph) -> Plan:
     """How a graph runs over time when the states that need no past are worked out first."""
-    return plan(ahead(graph).graph)
+    found = ahead(graph)
+    return replace(plan(found.graph), early=tuple(found.values))
 
 
 def _known(graph: Graph) -> list[str]:

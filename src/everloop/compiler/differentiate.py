@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from everloop.compiler.check import check
-from everloop.lang.expr import Expr, const, spread, substitute, toposort, total
+from everloop.lang.expr import Expr, const, spread, toposort, total
 from everloop.lang.graph import Graph
-from everloop.lang.ops import CHEAP, GRADIENT
+from everloop.lang.ops import GRADIENT
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Adjoint:
 
 def differentiate(graph: Graph) -> Adjoint:
     """The backward step, written in terms of everything the forward step computes."""
-    primal = _primal(graph)
+    primal = primal_graph(graph)
     handed_back = {name: Expr("state", (), f"d:{name}", node.size) for name, node in primal.new.items()}
     given = {name: Expr("input", (), f"d:{name}", node.size) for name, node in primal.outputs.items()}
     grads, pairs = _reverse(primal, handed_back, given)
@@ -68,53 +68,16 @@ def differentiate(graph: Graph) -> Adjoint:
     return Adjoint(check(backward), {name: graph.states[name] for name in graph.states}, inputs, vectors, matrices)
 
 
-def save(adjoint: Adjoint, graph: Graph) -> Adjoint:
-    """The same backward step with the costly values of the forward step read from memory, not worked out again.
-
-    The rule: what backward needs is saved if it is a product, a reduction or a transcendental function; sums,
-    differences, products of two values, comparisons and choices are worked out again when all that they need
-    is at hand, and saved otherwise.
-    """
-    primal = _primal(graph)
-    forward_of = {new: old for old, new in substitute(graph.roots, _given(graph)).items()}
-    wanted = {
-        arg for node in adjoint.graph.nodes if node not in forward_of for arg in node.args if arg in forward_of
-    } | {root for root in adjoint.graph.roots if root in forward_of}
-    wanted = {node for node in wanted if node.args and node in primal.timed}
-    kept = {node for node in wanted if node.op not in CHEAP}
-    kept |= wanted - _recomputable(kept, primal)
-    order = [node for node in primal.nodes if node in kept]
-    names = {node: f"saved:{k}:{primal.names.get(node, node.op)}" for k, node in enumerate(order)}
-    leaves = {node: Expr("input", (), name, node.size) for node, name in names.items()}
-    rewritten = adjoint.graph.replace(leaves)
-    inputs = adjoint.graph.inputs | {names[node]: leaf for node, leaf in leaves.items()}
-    used = set(rewritten.nodes)
-    inputs = {name: leaf for name, leaf in inputs.items() if leaf in used}
-    saved = {name: node for name, node in adjoint.saved.items() if name in inputs}
-    saved |= {names[node]: forward_of[node] for node in order}
-    return replace(adjoint, graph=check(replace(rewritten, inputs=inputs)), saved=saved)
-
-
-def _primal(graph: Graph) -> Graph:
+def primal_graph(graph: Graph) -> Graph:
     """The forward step as the backward step sees it: the old states are given, like the inputs."""
-    given = _given(graph)
+    given = given_states(graph)
     inputs = graph.inputs | {name: given[state] for name, state in graph.states.items()}
     return replace(graph.replace(given), inputs=inputs, states={})
 
 
-def _given(graph: Graph) -> dict[Expr, Expr]:
+def given_states(graph: Graph) -> dict[Expr, Expr]:
     """Each state, and the input that stands for it in the backward step."""
     return {state: Expr("input", (), name, state.size) for name, state in graph.states.items()}
-
-
-def _recomputable(kept: set[Expr], primal: Graph) -> set[Expr]:
-    """What can be worked out from the kept values by cheap operations."""
-    found: set[Expr] = set()
-    for node in primal.nodes:
-        at_hand = node in kept or not node.args or node not in primal.timed
-        if at_hand or (node.op in CHEAP and found.issuperset(node.args)):
-            found.add(node)
-    return found
 
 
 def _reverse(

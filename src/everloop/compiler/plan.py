@@ -52,13 +52,17 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How a graph runs over time. `graph` is the simplified graph that the expressions belong to."""
+    """How a graph runs over time. `graph` is the simplified graph that the expressions belong to.
+
+    early: the inputs of the graph that are states which need no past (compiler.ahead).
+    """
 
     graph: Graph
     kind: Kind
     before: tuple[Stage, ...]
     stages: tuple[Stage, ...]
     after: tuple[Stage, ...]
+    early: tuple[str, ...] = ()
 
     @cached_property
     def looped(self) -> frozenset[Expr]:
