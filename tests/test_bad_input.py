@@ -194,7 +194,7 @@ VALUES = {
     "--schedule cosin": "schedule: 'cosin' came; expected 'cosine', 'linear' or 'constant'",
     "--pooling median": "pooling: 'median' came; expected 'max+mean', 'max', 'mean' or 'last'",
     "--duplicates maybe": "duplicates: 'maybe' came; expected 'drop' or 'keep'",
-    "--cell lsmt": "no cell is named 'lsmt'; did you mean lstm, slstm? there are elman, gru",
+    "--cell lsmt": "no cell is named 'lsmt'; did you mean lstm, slstm, t_lstm?",
     "--task clasifier": "no task is named 'clasifier'; did you mean classifier? there are classifier, generator",
     "--device gpu": "device: 'gpu' came; it cannot be used here: ",
     "--window 9": "--window is not an option of a classifier; it has cell, hidden",
@@ -404,7 +404,7 @@ class TestUsingAModel:
         assert fails("generate", generator_run, *options.split()).message == message
 
     def test_names(self, fails):
-        assert fails("show", "lsmt").message.startswith("no cell is named 'lsmt'; did you mean lstm, slstm?")
+        assert fails("show", "lsmt").message.startswith("no cell is named 'lsmt'; did you mean lstm, slstm, t_lstm?")
         assert fails("datasets", "chinese-review", "--out", "a.csv").message == (
             'there is no dataset "chinese-review"; there are "chinese-news" and "chinese-reviews"; '
             'did you mean "chinese-reviews"?'

@@ -434,7 +434,7 @@ class TestProcess:
     def test_the_module_is_the_command(self):
         done = self.run("show", "lsmt")
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("error: no cell is named 'lsmt'; did you mean lstm, slstm?")
+        assert done.stderr.startswith("error: no cell is named 'lsmt'; did you mean lstm, slstm, t_lstm?")
 
 
 def test_six_hundred_real_reviews(everloop_command, shared_data, tmp_path):

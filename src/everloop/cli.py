@@ -107,7 +107,12 @@ def train(
     ] = None,
     test: Annotated[float | None, _option("--test", "Share kept for the final test. Default 0.1.", DATA)] = None,
     cell: Annotated[
-        str | None, _option("--cell", "Recurrent cell; `everloop cells` lists them. Default lstm.", MODEL)
+        str | None,
+        _option(
+            "--cell",
+            "Recurrent cell (`everloop cells` lists them), or a file my_cell.py with one. Default lstm.",
+            MODEL,
+        ),
     ] = None,
     hidden: Annotated[int | None, _option("--hidden", "Units of a recurrent layer.", MODEL)] = None,
     layers: Annotated[int | None, _option("--layers", "Recurrent layers.", MODEL)] = None,
@@ -328,7 +333,10 @@ def show(
     from everloop.export import diagram, formula, numpy_source, torch_source
 
     found = cells.get(cell)
-    graph = found.graph
+    try:
+        graph = found.graph
+    except AttributeError as error:  # a member that the cell in a file does not have
+        raise ValueError(str(error)) from error
     match form:
         case "text":
             lines = [f"{found.name}: {found.source}", "", *formula.forward(graph), "", found.doc]

@@ -178,7 +178,7 @@ def start_of_no_state() -> Cell:
     return one(lambda x, h: h, start={"q": 1.0})
 
 
-@answered(r"^'1' cannot name a state or gate: use letters and digits$")
+@answered(r"^'1' cannot name a state, gate or size: use letters and digits$")
 def a_name_that_is_none() -> Cell:
     return one(lambda x, h: h, gates="1")
 

@@ -32,8 +32,8 @@ def get(cell: str | Cell) -> Cell:
         return read_cell_file(cell)
     if cell not in names():
         near = difflib.get_close_matches(cell, names(), 3)
-        hint = f"did you mean {', '.join(near)}? " if near else ""
-        raise ValueError(f"no cell is named {cell!r}; {hint}there are {', '.join(names())}")
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names())}"
+        raise ValueError(f"no cell is named {cell!r}; {hint}")
     for entry in entry_points(group="everloop.cells"):
         if entry.name == cell:
             return entry.load()

@@ -3,7 +3,7 @@
 import math
 
 from everloop.lang.cell import cell
-from everloop.lang.functions import cos, exp, silu, sin, sized, square
+from everloop.lang.functions import cos, exp, expm1, silu, sin, sized, square
 
 
 @cell(
@@ -28,11 +28,11 @@ def s5(x, s, r, W, C, decay, turn, step, *, act=silu):
     Beware: decays and steps start for sequences of ten to a thousand steps; the paper starts from HiPPO.
     """
     dt, d = exp(step.s), exp(decay.s)
-    size = exp(-d * dt)
-    re, im = size * cos(turn.s * dt), size * sin(turn.s * dt)
-    # (M - 1) / L, both parts over |L| squared.
+    # Re M - 1, accurate for small steps; then (M - 1) / L, both parts over |L| squared.
+    less = expm1(-d * dt) * cos(turn.s * dt) - 2 * square(sin(turn.s * dt / 2))
+    re, im = 1 + less, exp(-d * dt) * sin(turn.s * dt)
     whole = square(d) + square(turn.s)
-    hold_re, hold_im = (turn.s * im - d * (re - 1)) / whole, -(d * im + turn.s * (re - 1)) / whole
+    hold_re, hold_im = (turn.s * im - d * less) / whole, -(d * im + turn.s * less) / whole
     u, v = W.s @ x, W.r @ x
     s, r = re * s - im * r + hold_re * u - hold_im * v, re * r + im * s + hold_re * v + hold_im * u
     y = act(sized(2 * (C.s @ s - C.r @ r) + W.y @ x, "hidden"))

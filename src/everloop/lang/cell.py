@@ -260,13 +260,15 @@ def _declared(what: str, text: str) -> dict[str, str]:
         _check_name(name)
         if name in found:
             raise TypeError(f"{what}: {name} came twice")
+        if size:
+            _check_name(size)
         found[name] = size
     return found
 
 
 def _check_name(name: str) -> None:
     if not name.isidentifier() or name.startswith("_"):
-        raise TypeError(f"{name!r} cannot name a state or gate: use letters and digits")
+        raise TypeError(f"{name!r} cannot name a state, gate or size: use letters and digits")
 
 
 def _check_sizes(graph: Graph) -> None:

@@ -186,6 +186,9 @@ class Arithmetic:
         raise TypeError("a value of a cell cannot be looped over: it is a whole vector of features")
 
 
+# Operations that an expression shows of itself, in messages.
+WRITTEN = 100
+
 _interned: weakref.WeakValueDictionary[tuple, Expr] = weakref.WeakValueDictionary()
 
 
@@ -213,8 +216,18 @@ class Expr(Arithmetic):
         raise AttributeError(f"an expression cannot be changed: {name}")
 
     def __repr__(self) -> str:
-        inside = [*map(repr, self.args)] + ([str(self.attr)] if self.attr is not None else [])
-        return f"{self.op}({', '.join(inside)})"
+        """Written out, a value that shares its parts may be endless: after WRITTEN operations come dots."""
+        left = WRITTEN
+
+        def write(node: Expr) -> str:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                return "..."
+            inside = [*map(write, node.args)] + ([str(node.attr)] if node.attr is not None else [])
+            return f"{node.op}({', '.join(inside)})"
+
+        return write(self)
 
 
 def const(value: float) -> Expr:

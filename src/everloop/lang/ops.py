@@ -57,6 +57,3 @@ GRADIENT: dict[str, Callable[..., Gradients]] = {
     "cumsum": lambda g, y, a: (cumulative(g, y.attr is not True),),
     "spread": lambda g, y, a: (total(g),),
 }
-
-# A backward pass may work these out again from their arguments rather than keep them.
-CHEAP = frozenset({"add", "sub", "mul", "neg", "gt", "ge", "where", "maximum", "minimum", "spread", "stop"})

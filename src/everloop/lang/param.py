@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from everloop.lang.expr import Expr, Size
+from everloop.lang.expr import WRITTEN, Expr, Size
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,15 @@ LEAVES = {"row": "i", "column": "j", "count": "n"}
 
 
 def write_matrix(matrix: Expr, name: Callable[[str], str] = str) -> str:
-    """The formula of a matrix, as it would be typed. i and j are the row and the column of an entry."""
+    """The formula of a matrix, as it would be typed, up to a length. i and j are the row and the column of an entry."""
+
+    left = WRITTEN
 
     def write(node: Expr, tight: int) -> str:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            return "..."
         if node.op == "matrix":
             return name(node.attr)
         if node.op == "const":

@@ -4,6 +4,7 @@
     run.json                format, versions, status, sizes, and the sha256 of the files below
     model.safetensors       the best weights
     codec.json, ...         how input becomes numbers
+    cell.py                 the cell, if it was read from a text (else config.toml has its name)
     metrics.csv             one row per epoch
     results.json            the test split: the model beside its baselines
     checkpoint.safetensors  what --resume goes on from
@@ -35,7 +36,8 @@ from torch import Tensor
 import everloop
 
 FORMAT = 1
-CHECKED = ("model.safetensors", "checkpoint.safetensors", "codec.json")
+CELL = "cell.py"
+CHECKED = ("model.safetensors", "checkpoint.safetensors", "codec.json", CELL)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        return read_config(self.folder / "config.toml")
+        """The configuration as it was written."""
+        return _read_config(self.folder / "config.toml")
 
     def update(self, **entries: Any) -> None:
         """Set entries of run.json."""
@@ -191,10 +194,18 @@ class Run:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """A config.toml as plain dictionaries."""
+    """A config.toml as plain dictionaries. The file of a cell is looked for beside it."""
     path = Path(path)
     if path.is_dir():
         path = path / "config.toml"
+    config = _read_config(path)
+    options = config.get("options", {})
+    if isinstance(options.get("cell"), str) and options["cell"].endswith(".py"):
+        options["cell"] = str(path.parent / options["cell"])
+    return config
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no configuration {path}")
     try:

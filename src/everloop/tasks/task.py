@@ -25,10 +25,11 @@ from everloop.data.files import Examples, drop_duplicates, read_examples
 from everloop.data.text import Purpose, TextCodec, Unit, choose_unit
 from everloop.insight.report import Report, render
 from everloop.lang.cell import Cell
+from everloop.lang.read import ReadStep, read_cell
 from everloop.nn import Recurrent
 from everloop.tasks.baselines import Baseline
 from everloop.tasks.progress import Progress
-from everloop.tasks.run import Run, check_free
+from everloop.tasks.run import CELL, Run, check_free
 from everloop.tasks.training import Problem, Settings, seed_everything, train
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -244,13 +245,15 @@ class Task(ABC):
             if resume:
                 raise ValueError("resume=True needs out=, the run folder to go on with")
             return
-        self._check_cell_has_a_name()
+        self._check_cell_can_be_kept()
         if not (resume and (Path(out) / "run.json").is_file()):
             check_free(Path(out))
 
-    def _check_cell_has_a_name(self) -> None:
-        """A run folder holds the name of its cell, not its equations."""
+    def _check_cell_can_be_kept(self) -> None:
+        """A run folder holds the name of its cell, or the text that it was read from."""
         if not isinstance(self.cell, Cell):
+            return
+        if isinstance(self.cell.step, ReadStep) and not self.cell.options and not self.cell.rewrites:
             return
         known = cells.get(self.cell.name) if self.cell.name in cells.names() else None
         if known is None or known.step is not self.cell.step or known.options != self.cell.options:
@@ -271,6 +274,7 @@ class Task(ABC):
             run = Run.create(Path(out), self.config())
         run.update(task=self.name, fitted=self.fitted(), examples=self._digest)
         self.save_codec(run)
+        self._save_cell(run)
         return run
 
     def _check_same(self, run: Run) -> None:
@@ -282,6 +286,11 @@ class Task(ABC):
             raise ValueError(
                 f"{run.folder} was begun with {name} = {before.get(name)!r}; {now[name]!r} came. "
                 "A resumed run keeps its options; start a new one with another --out"
+            )
+        if self._cell_text is not None and run.read_text(CELL) != self._cell_text:
+            raise ValueError(
+                f"{run.folder} was begun with another cell than {self.cell} is now. "
+                "A resumed run keeps its cell; start a new one with another --out"
             )
         if run.state.get("examples", self._digest) != self._digest:
             raise ValueError(
@@ -362,14 +371,24 @@ class Task(ABC):
 
     @property
     def _cell_name(self) -> str:
-        return cells.get(self.cell).name
+        return self._recurrent.cell.name
+
+    @property
+    def _cell_text(self) -> str | None:
+        """The text of a cell that was read; the others have a name in the catalogue."""
+        step = self._recurrent.cell.step
+        return step.text if isinstance(step, ReadStep) else None
+
+    @property
+    def _recurrent(self) -> Recurrent:
+        return next(m for m in self.network_.modules() if isinstance(m, Recurrent))
 
     def describe(self) -> str:
         return "; ".join(f"{name}: {value}" for name, value in self.facts())
 
     def facts(self) -> list[tuple[str, str]]:
         parameters = sum(p.numel() for p in self.network_.parameters())
-        recurrent = next(m for m in self.network_.modules() if isinstance(m, Recurrent))
+        recurrent = self._recurrent
         layers = (
             f"{recurrent.num_layers} layer{'s' if recurrent.num_layers > 1 else ''} of {recurrent.hidden_size} units"
         )
@@ -379,23 +398,29 @@ class Task(ABC):
     def config(self) -> dict[str, Any]:
         """Every option and where the data came from, as config.toml holds them."""
         options = {name: value for name, value in self.get_params().items() if value is not None}
-        options |= {"cell": self._cell_name, "epochs": self.epochs_, "unit": self.codec_.unit}
+        cell = self._cell_name if self._cell_text is None else CELL
+        options |= {"cell": cell, "epochs": self.epochs_, "unit": self.codec_.unit}
         return {"everloop": everloop.__version__, "task": self.name, "options": options, "data": self.data_}
 
     # Keeping
+
+    def _save_cell(self, run: Run) -> None:
+        if self._cell_text is not None:
+            run.write_text(CELL, self._cell_text)
 
     def save(self, folder: str | Path) -> Path:
         """Write a run folder of a fitted task, for `load`."""
         self._check_fitted()
         if self.run_ is not None and self.run_.folder.resolve() == Path(folder).resolve():
             return self.run_.folder
-        self._check_cell_has_a_name()
+        self._check_cell_can_be_kept()
         if self.run_ is not None:
             check_free(Path(folder))
             return Path(shutil.copytree(self.run_.folder, folder, dirs_exist_ok=True))
         run = Run.create(Path(folder), self.config())
         run.update(task=self.name, fitted=self.fitted())
         self.save_codec(run)
+        self._save_cell(run)
         run.write_tensors("model.safetensors", self.network_.state_dict(), {"epoch": self.outcome_.best_epoch})
         self._finish(run)
         return run.folder
@@ -408,6 +433,8 @@ class Task(ABC):
         unknown = [name for name in options if name not in known]
         if unknown:
             raise ValueError(f"{run.folder / 'config.toml'}: {cls.__name__} has no option {unknown[0]!r}")
+        if options.get("cell") == CELL:
+            options["cell"] = read_cell(run.read_text(CELL), str(run.folder / CELL))
         task = cls(**options)
         task.check_params()
         state = run.state
