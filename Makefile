@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+DOCS := $(VENV)/docs-installed
 
-.PHONY: install demo test slow check format bench clean
+.PHONY: install demo test slow check format bench docs docs-serve clean
 
 install: $(STAMP)
 
@@ -35,6 +36,17 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/layers.py
+
+# The site, in build/site. Every warning is an error, and every link is followed.
+docs: $(DOCS)
+	$(BIN)/python docs/site/build.py
+
+docs-serve: $(DOCS)
+	$(BIN)/python docs/site/build.py --serve
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $(DOCS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

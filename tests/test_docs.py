@@ -12,6 +12,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 READMES = ("README.md", "README.zh-CN.md")
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md") if "```python" in path.read_text(encoding="utf-8"))
 
 
 def blocks(name: str, language: str) -> list[str]:
@@ -21,6 +22,28 @@ def blocks(name: str, language: str) -> list[str]:
 
 def without_comments(code: str) -> list[str]:
     return [line.split("#")[0].rstrip() for line in code.splitlines()]
+
+
+def steps(page: str) -> list[tuple[int, str, str]]:
+    """The blocks of Python of a page: first line, code, and the block of text that follows at once, "" if none does."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = re.finditer(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", text, re.DOTALL)
+    return [(text[: match.start(1)].count("\n"), match[1], match[2] or "") for match in found]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_print_what_they_show(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The blocks of a page run in order, in one namespace, and each prints the text shown after it."""
+    given: dict[str, object] = {"__name__": page}
+    for line, code, shown in steps(page):
+        # Empty lines before the code, so that errors and messages name the line of the page.
+        exec(compile("\n" * line + code, f"docs/{page}", "exec"), given)
+        assert capsys.readouterr().out.rstrip() == shown.rstrip(), f"docs/{page}, line {line + 1}"
+
+
+def test_the_tour_and_the_language_are_among_them() -> None:
+    assert {"compiler.md", "index.md", "language.md"} <= set(PAGES)
+    assert [step[2] for step in steps("compiler.md") if step[2]]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -69,8 +69,8 @@ def test_what_is_zero_is_left_away() -> None:
 
 def test_a_coefficient_may_be_one_number_per_row() -> None:
     @cell(states="h", gates="a")
-    def gated(x, h, W):
-        return f.sigmoid(f.mean(W.a @ x)) * h + f.mean(x)
+    def gated(x, h):
+        return f.sigmoid(f.mean(x)) * h + f.mean(x)
 
     found = form(gated)
     assert [node.size for node in (*found.coefficients.values(), *found.offsets.values())] == [None, None]
@@ -139,7 +139,8 @@ PROGRAMS = st.lists(st.tuples(st.sampled_from(["pair", *OPERATIONS]), *[st.integ
 def test_random_affine_steps(program: list[tuple[str, int, int]]) -> None:
     @cell(states="h c", gates="a b")
     def random(x, h, c, W, u):
-        free = [f.tanh(W.a @ x), f.sigmoid(W.b @ x + u.a), u.b, 1 + 0 * u.b]
+        h + W.a @ x + W.b @ x + u.a + u.b  # every value is as long as h
+        free = [f.tanh(W.a @ x), f.sigmoid(W.b @ x + u.a), u.b, f.exp(u.a)]
         values = [h, c, h - c, *free]
         for name, one, other in program:
             value = values[one % len(values)]
@@ -147,7 +148,7 @@ def test_random_affine_steps(program: list[tuple[str, int, int]]) -> None:
                 values.append(value - values[other % len(values)])
             else:
                 values.append(OPERATIONS[name](value, free[other % len(free)]))
-        return values[-1] + 0 * (W.a @ x), values[-2] - values[-1]
+        return values[-1], values[-2] - values[-1]
 
     schedule = plan(random.graph)
     assert schedule.kind == "scan"
@@ -178,5 +179,5 @@ def test_the_checker_finds_states_that_do_not_fit() -> None:
 
     found = form(apart)
     wrong = found.coefficients | {("h", "c"): const(2)}
-    with pytest.raises(TypeError, match="^apart: h <- c: states of different sizes"):
+    with pytest.raises(TypeError, match=r"^apart: h <- c: states of different sizes"):
         check_affine(replace(found, coefficients=wrong))

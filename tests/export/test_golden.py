@@ -6,15 +6,31 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from everloop import cells
 from everloop.compiler.describe import describe
 from everloop.compiler.plan import plan
-from everloop.export import formula
+from everloop.export import formula, numpy_source, torch_source
 from everloop.lang.cell import cell
-from everloop.lang.functions import relu, tanh
+from everloop.lang.functions import (
+    cos,
+    cumsum,
+    expm,
+    expm1,
+    features,
+    fixed,
+    floor,
+    largest,
+    position,
+    relu,
+    sin,
+    stop_gradient,
+    tanh,
+    where,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -39,6 +55,12 @@ def test_latex(name: str) -> None:
     graph = cells.get(name).graph
     lines = formula.forward(graph, formula.LATEX) + formula.backward(graph, formula.LATEX)
     as_golden(f"{name}.latex", "\n".join(formula.aligned(lines)))
+
+
+@pytest.mark.parametrize(("name", "form"), [("elman", numpy_source), ("lstm", numpy_source), ("gru", torch_source)])
+def test_programs(name: str, form: ModuleType) -> None:
+    kind = form.__name__.rpartition(".")[2].removesuffix("_source")
+    as_golden(f"{name}.{kind}", form.source(cells.get(name)).rstrip("\n"))
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru_before", "projection_lstm", "mingru"])
@@ -88,6 +110,65 @@ def test_a_long_value_that_is_read_often_has_a_line_of_its_own() -> None:
     lines = formula.forward(unrolled.graph) + formula.backward(unrolled.graph)
     assert len(lines) < 200
     assert max(map(len, lines)) < 300
+
+
+def test_a_sum_of_a_thousand_terms_is_written() -> None:
+    @cell(states="h", gates="h")
+    def long(x, h, W):
+        a = W.h @ x
+        for k in range(1000):
+            a = a + k * h
+        return tanh(a)
+
+    lines = formula.forward(long.graph) + formula.backward(long.graph)
+    assert max(map(len, lines)) < 300
+    assert sum(line.count("999 ⊙ h₋") for line in lines) == 1
+
+
+def test_no_two_values_go_by_one_name() -> None:
+    for name in cells.names():
+        for lines in (formula.forward(cells.get(name).graph), formula.backward(cells.get(name).graph)):
+            heads = [line.partition(" = ")[0] for line in lines]
+            assert len(heads) == len(set(heads)), name
+
+
+def test_a_variable_of_several_values_is_primed() -> None:
+    @cell(states="h", gates="h")
+    def made(x, h, W, U):
+        x = tanh(W.h @ x)
+        h = h * x
+        return tanh(U.h @ h) + h
+
+    assert formula.forward(made.graph) == ["x′ = tanh(W_h x)", "h′ = h₋ ⊙ x′", "h = tanh(U_h h′) + h′"]
+    assert "δx = W_hᵀ (δx′ ⊙ (1 - x′ ⊙ x′))" in formula.backward(made.graph)
+
+
+def test_matrices_that_are_made_have_lines_of_their_own() -> None:
+    @cell(states="h", gates="h")
+    def made(x, h, W, U):
+        half = fixed(lambda i, j: where(i > j, 0.5, 0))
+        return tanh(expm(U.h - U.h.T) @ h + half @ h + W.h @ x)
+
+    assert formula.forward(made.graph)[:2] == ["M_h = expm(U_h - U_hᵀ)", "fixed1 = (0.5 if [i > j] else 0)"]
+    backward = [line.partition(" = ")[0] for line in formula.backward(made.graph)]
+    assert backward.index("δM_h") < backward.index("δU_h")
+    latex = formula.forward(made.graph, formula.LATEX)
+    assert latex[0] == r"M_{h} &= \operatorname{expm}(U_{h} - U_{h}^{\top})"
+
+
+def test_every_function_of_the_language_can_be_written() -> None:
+    @cell(states="h", gates="h", inputs="dt", start={"dt": 1.0})
+    def made(x, h, dt, W):
+        a = W.h @ x + stop_gradient(h)
+        b = sin(a) + cos(a) + expm1(floor(a)) + cumsum(a) + cumsum(a, reverse=True)
+        return b * largest(a) / features(a) + position(a) * dt
+
+    (_, line, last) = formula.forward(made.graph)
+    assert line == "b = sin(a) + cos(a) + (exp(⌊a⌋) - 1) + cumsum(a) + cumsum_back(a)"
+    assert last == "h = (b ⊙ max(a)) / n + position ⊙ dt"
+    latex = " ".join(formula.forward(made.graph, formula.LATEX) + formula.backward(made.graph, formula.LATEX))
+    assert latex.count("{") == latex.count("}")
+    assert "δdt = Σ(δh ⊙ position)" in formula.backward(made.graph)
 
 
 def test_functions_keep_their_names_forward_and_backward() -> None:

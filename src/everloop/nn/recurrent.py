@@ -277,7 +277,7 @@ def _start(values: Tensor, param: Param, cell: Cell) -> None:
         values.zero_()
     else:
         for block in values.chunk(param.blocks):
-            STARTED[given or ("orthogonal" if _meets_state(param, cell) else "glorot")](block)
+            STARTED[given or ("orthogonal" if meets_state(param, cell) else "glorot")](block)
 
 
 def _orthogonal(values: Tensor) -> None:
@@ -294,7 +294,7 @@ STARTED: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
-def _meets_state(param: Param, cell: Cell) -> bool:
+def meets_state(param: Param, cell: Cell) -> bool:
     """Whether the matrix, or one that is made of it, acts on something that a state reaches."""
     graph = cell.graph
     acting = {param.name}
