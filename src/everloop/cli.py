@@ -349,9 +349,9 @@ def show(
         case "plan":
             lines = [describe(plan_ahead(graph), _lengths(graph, input, hidden))]
         case "numpy":
-            lines = [numpy_source.source(graph)]
+            lines = [numpy_source.source(found)]
         case "torch":
-            lines = [torch_source.source(graph)]
+            lines = [torch_source.source(found)]
         case "diagram":
             lines = [diagram.step(graph)]
         case "unrolled":

@@ -401,6 +401,19 @@ def test_a_function_of_another_place_is_told_with_those_it_calls() -> None:
 
 
 @pytest.mark.parametrize("form", [numpy_source, torch_source])
+def test_a_function_that_cannot_be_told_is_said_to_be_missing(form: Any) -> None:
+    far = 3.0
+
+    @cell(states="h", gates="h", init={"b": lambda u, k, n: far * k})
+    def closed(x, h, W, b):
+        return tanh(W.h @ x + b.h) * h
+
+    text = form.source(closed)
+    assert "a function of its own" in text
+    run_text(text, "closed")
+
+
+@pytest.mark.parametrize("form", [numpy_source, torch_source])
 def test_a_graph_alone_is_enough(form: Any) -> None:
     of_cell, of_graph = form.source(cells.get("gru")), form.source(cells.get("gru").graph)
     assert of_graph == of_cell.replace("Cho et al. 2014, in the form of cuDNN (reset after the product).\n", "")

@@ -118,11 +118,8 @@ def plan(graph: Graph) -> Plan:
     after = [n for n in graph.nodes if n.args and n in graph.depends and n not in needed]
     uses = Counter(arg for node in graph.nodes for arg in node.args)
     uses.update(graph.roots)
-    return Plan(
-        graph,
-        _kind(graph, loop),
-        *(_schedule(nodes, graph, uses) for nodes in (before, loop, after)),
-    )
+    scheduled = [_schedule(nodes, graph, uses) for nodes in (before, loop, after)]
+    return Plan(graph, _kind(graph, loop), scheduled[0], scheduled[1], scheduled[2])
 
 
 def split(schedule: Plan) -> Graph:

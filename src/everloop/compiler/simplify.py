@@ -27,8 +27,9 @@ def simplify(graph: Graph) -> Graph:
     def is_free(node: Expr) -> bool:
         return node in free
 
+    inner = _inside_sums(graph, uses)
     for node in graph.nodes:
-        if node.op in ("add", "sub") and not is_free(node):
+        if node.op in ("add", "sub") and not is_free(node) and node not in inner:
             terms = _terms(node, uses, is_free)
             done[node] = _sum([(sign, done[term], is_free(term)) for sign, term in terms], graph.params)
         elif node.op == "mul" and not is_free(node):
@@ -37,6 +38,17 @@ def simplify(graph: Graph) -> Graph:
         else:
             done[node] = rebuild(node, tuple(done[arg] for arg in node.args))
     return check(graph.replace({node: new for node, new in done.items() if node is not new}))
+
+
+def _inside_sums(graph: Graph, uses: Counter[Expr]) -> set[Expr]:
+    """Sums that only another sum uses: their terms are regrouped there."""
+    return {
+        arg
+        for node in graph.nodes
+        if node.op in ("add", "sub") and node in graph.depends
+        for arg in node.args
+        if arg.op in ("add", "sub") and uses[arg] == 1 and same_size(arg.size, node.size)
+    }
 
 
 def _terms(node: Expr, uses: Counter[Expr], is_free: Callable[[Expr], bool]) -> list[tuple[int, Expr]]:

@@ -54,6 +54,8 @@ def _rule(node: Expr, g: Expr) -> tuple[Expr | None, ...]:
 def transposed(matrix: Expr) -> Expr:
     if matrix.op == "transpose":
         return matrix.args[0]
+    if matrix.op == "neg":
+        return apply("neg", transposed(matrix.args[0]))
     shape = matrix.size
     assert isinstance(shape, Shape)
     return Expr("transpose", (matrix,), None, Shape(shape.columns, shape.rows))

@@ -78,6 +78,10 @@ class Program:
         ordered = sorted(names, key=lambda name: name in self.graph.sizes)
         return [self.size(n) + (f"={self.graph.sizes[n]}" if n in self.graph.sizes else "") for n in ordered]
 
+    def first(self, param: Param) -> Start | None:
+        """How the cell says that a parameter starts."""
+        return self.init.get(param.name, self.init.get(param.family))
+
     def start_of(self, param: Param) -> str:
         """How a matrix starts unless its cell says otherwise: orthogonal if it meets a state."""
         acting = {param.name}

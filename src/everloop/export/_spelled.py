@@ -11,6 +11,8 @@ from typing import Any
 
 from everloop.export._names import Names
 
+UNTOLD = "the cell has a function of its own for this, which cannot be told here"
+
 
 def spelled(function: Callable[..., Any], names: Names, written: dict[Any, tuple[str, str]]) -> str:
     """The source of a function of plain numbers as a lambda, or its name; empty if it cannot be had: it may use the

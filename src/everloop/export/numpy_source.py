@@ -17,7 +17,7 @@ from everloop.compiler.weights import through_made
 from everloop.export._names import Names
 from everloop.export._program import Program, bare, is_zero
 from everloop.export._source import ATOM, POWER, Spelling, Writer
-from everloop.export._spelled import spelled
+from everloop.export._spelled import UNTOLD, spelled
 from everloop.export._text import hand_on, indented, listed, with_or_without, wrapped
 from everloop.lang.cell import Cell
 from everloop.lang.expr import Expr, toposort
@@ -318,14 +318,18 @@ class _Source:
 
     def _init(self) -> str:
         program = self.program
-        lines = [f'"{program.params[name]}": {self._first(param)},' for name, param in self.graph.held.items()]
+        lines = []
+        for name, param in self.graph.held.items():
+            first = self._first(param)
+            note = f"  # {UNTOLD}" if callable(program.first(param)) and not first.startswith("each(") else ""
+            lines.append(f'"{program.params[name]}": {first},{note}')
         body = ['"""The parameters, by name, as they are before training."""', "rng = np.random.default_rng(seed)"]
         body += ["return {", *(f"    {line}" for line in lines), "}"]
         arguments = ", ".join([*program.signature(program.held_sizes), "seed=0"])
         return f"def init({arguments}):\n{indented(chr(10).join(body))}"
 
     def _first(self, param: Param) -> str:
-        given = self.program.init.get(param.name, self.program.init.get(param.family))
+        given = self.program.first(param)
         shape = self.program.shape(param)
         written = f"({', '.join(shape)})" if param.is_matrix else shape[0]
         if isinstance(given, tuple):

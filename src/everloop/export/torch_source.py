@@ -13,7 +13,7 @@ from everloop.compiler.differentiate import differentiate
 from everloop.compiler.weights import through_made
 from everloop.export._program import Program, is_zero
 from everloop.export._source import Spelling, Writer
-from everloop.export._spelled import spelled
+from everloop.export._spelled import UNTOLD, spelled
 from everloop.export._text import hand_on, indented, listed, with_or_without
 from everloop.lang.cell import Cell
 from everloop.lang.expr import toposort
@@ -190,7 +190,7 @@ class _Source:
         return f"@torch.no_grad()\ndef reset_parameters(self):\n{indented(chr(10).join(lines))}"
 
     def _started(self, param: Param) -> str:
-        given = self.program.init.get(param.name, self.program.init.get(param.family))
+        given = self.program.first(param)
         if isinstance(given, tuple):
             return f"{{}}.uniform_({given[0]!r}, {given[1]!r})"
         if isinstance(given, int | float):
@@ -200,6 +200,7 @@ class _Source:
             if each:
                 each = each.replace("{", "{{").replace("}", "}}")
                 return f"{{0}}.copy_(each(len({{0}}), {each}))"
+            return f"{{}}.zero_()  # {UNTOLD}"
         if not param.is_matrix:
             return "{}.zero_()"
         template = STARTED[given if isinstance(given, str) else self.program.start_of(param)]

@@ -31,20 +31,20 @@ def residual(cell: Cell) -> Cell:
     return cell.rewritten(Residual())
 
 
-def zoneout(cell: Cell, *args: float, **shares: float) -> Cell:
+def zoneout(cell: Cell, share: float | None = None, /, **shares: float) -> Cell:
     """In training, each unit of a state keeps its old value with a probability; in evaluation, the mean of both.
 
     zoneout(gru, 0.1) for all states, zoneout(lstm, h=0.05, c=0.5) for some.
     Krueger et al. 2016, Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations.
     """
-    if len(args) > 1 or bool(args) == bool(shares):
+    if (share is None) != bool(shares):
         raise TypeError(
             "zoneout: one share for all states, as in zoneout(gru, 0.1), or one by name: zoneout(lstm, c=0.5)"
         )
-    given = shares or dict.fromkeys(cell.states, args[0])
-    for name, share in given.items():
+    given = shares if share is None else dict.fromkeys(cell.states, share)
+    for name, part in given.items():
         _check_state("zoneout", cell, name)
-        _check_share("zoneout", share)
+        _check_share("zoneout", part)
     return cell.rewritten(Zoneout(tuple(given.items())))
 
 
