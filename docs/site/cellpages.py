@@ -241,8 +241,7 @@ def _starts(cell: Cell, members: tuple[Param, ...]) -> str:
 
 
 def _start(cell: Cell, param: Param) -> str:
-    init = cell.graph.init
-    given = init.get(param.name, init.get(param.family))
+    given = cell.graph.init_of(param)
     if isinstance(given, tuple):
         return "uniform in [{:g}, {:g}]".format(*given)
     if isinstance(given, str):

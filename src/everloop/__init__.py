@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _FUNCTIONS = (
-    "absolute blocks cos cumsum elu exp expm expm1 features fixed floor hard_sigmoid hard_tanh identity "
+    "absolute blocks cos cumsum elu exp expm expm1 features fixed floor gelu hard_sigmoid hard_tanh identity "
     "largest leaky_relu log log1p logsigmoid maximum mean minimum mod norm position power relu shift "
     "sigmoid silu sin sized softmax softplus softsign sqrt square stop_gradient tanh total where window"
 )
@@ -63,6 +63,7 @@ __all__ = [
     "features",
     "fixed",
     "floor",
+    "gelu",
     "hard_sigmoid",
     "hard_tanh",
     "identity",
@@ -118,6 +119,7 @@ if TYPE_CHECKING:
         features,
         fixed,
         floor,
+        gelu,
         hard_sigmoid,
         hard_tanh,
         identity,

@@ -259,10 +259,10 @@ def gated_antisymmetric(p: Weights, x: Array, s: State) -> tuple[Array, State]:
 
 
 @each_step
-def lipschitz_rnn(p: Weights, x: Array, s: State, skew: float = 0.8) -> tuple[Array, State]:
+def lipschitz_rnn(p: Weights, x: Array, s: State, skew: float = 0.8, step: float = 0.1) -> tuple[Array, State]:
     """The paper's A = (1 - beta) (M + M^T) + beta (M - M^T) - gamma I, for both matrices."""
     a, w = ((1 - skew) * (p[n] + p[n].T) + skew * (p[n] - p[n].T) - 0.01 * np.eye(H) for n in ("U.a", "U.h"))
-    h = s["h"] + 0.05 * (s["h"] @ a.T + np.tanh(s["h"] @ w.T + affine(p, "h", x)))
+    h = s["h"] + step * (s["h"] @ a.T + np.tanh(s["h"] @ w.T + affine(p, "h", x)))
     return h, {"h": h}
 
 
@@ -577,7 +577,7 @@ OPTIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("s5", {"act": identity}, {"act": unchanged}),
     ("hgrn", {"lower": 0.7}, {}),
     ("antisymmetric", {"step": 0.5, "damping": 0.1}, {}),
-    ("lipschitz_rnn", {"skew": 0.5}, {}),
+    ("lipschitz_rnn", {"skew": 0.5, "step": 0.02}, {}),
     ("lmu", {"span": 4.0}, {}),
     ("clockwork_rnn", {"modules": 3}, {}),
     ("esn", {"radius": 0.5, "leak": 0.3}, {}),

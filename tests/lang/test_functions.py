@@ -168,3 +168,72 @@ def test_mean_is_one_number_per_row() -> None:
     h = torch.tensor([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]], dtype=torch.float64)
     outputs, _ = evaluate_step(made.graph, {"x": h}, {"h": h}, {"input": 3, "hidden": 3})
     assert_close(outputs["y"], [[3.0] * 3, [4.0] * 3], SAME)
+
+
+# -- against torch: values and gradients ------------------------------------------------------------------------------
+
+PLAIN = torch.nn.functional
+ELEMENTWISE: dict[str, tuple[Callable[[Any], Any], Callable[[Tensor], Tensor]]] = {
+    "exp": (f.exp, torch.exp),
+    "expm1": (f.expm1, torch.expm1),
+    "sin": (f.sin, torch.sin),
+    "cos": (f.cos, torch.cos),
+    "floor": (f.floor, torch.floor),
+    "silu": (f.silu, PLAIN.silu),
+    "gelu": (f.gelu, lambda v: PLAIN.gelu(v, approximate="tanh")),
+    "elu": (f.elu, PLAIN.elu),
+    "softsign": (f.softsign, PLAIN.softsign),
+    "hard_sigmoid": (f.hard_sigmoid, lambda v: (v / 6 + 0.5).clamp(0, 1)),
+    "hard_tanh": (f.hard_tanh, PLAIN.hardtanh),
+    "leaky_relu": (f.leaky_relu, PLAIN.leaky_relu),
+    "leaky_relu 0.3": (lambda v: f.leaky_relu(v, 0.3), lambda v: PLAIN.leaky_relu(v, 0.3)),
+    "square": (f.square, torch.square),
+    "mod": (lambda v: f.mod(v, 1.5), lambda v: torch.remainder(v, 1.5)),
+    "power": (lambda v: f.power(f.absolute(v) + 0.1, 2.5), lambda v: (v.abs() + 0.1) ** 2.5),
+    "stop_gradient": (lambda v: f.stop_gradient(v) * v, lambda v: v.detach() * v),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_equals_torch(name: str) -> None:
+    ours, theirs = ELEMENTWISE[name]
+    numbers = [-700.3, -7.1, -2.9, -1.3, -0.4, -1e-9, 1e-9, 0.3, 0.9, 2.2, 3.4, 6.6, 20.4]
+    value, (gradient,) = run(ours, numbers)
+    v = torch.tensor(numbers, dtype=torch.float64, requires_grad=True)
+    expected = theirs(v)
+    slope = torch.autograd.grad(expected.sum(), v, allow_unused=True, materialize_grads=True)[0]
+    assert_close(value, expected, SAME, name)
+    assert_close(gradient, slope, SAME, f"gradient of {name}")
+
+
+VECTORS: dict[str, tuple[Callable[[Any], Any], Callable[[Tensor], Tensor]]] = {
+    "softmax": (f.softmax, lambda v: v.softmax(-1)),
+    "cumsum": (f.cumsum, lambda v: v.cumsum(-1)),
+    "cumsum, reverse": (lambda v: f.cumsum(v, reverse=True), lambda v: v.flip(-1).cumsum(-1).flip(-1)),
+    "largest": (lambda v: f.largest(v) * v, lambda v: v.amax(-1, keepdim=True) * v),
+    "total": (lambda v: f.total(v) * v, lambda v: v.sum(-1, keepdim=True) * v),
+    "mean": (lambda v: f.mean(v) * v, lambda v: v.mean(-1, keepdim=True) * v),
+    "norm": (f.norm, lambda v: PLAIN.layer_norm(v, v.shape[-1:])),
+    "position": (lambda v: f.position(v) * v, lambda v: torch.arange(v.shape[-1]) * v),
+    "features": (lambda v: f.features(v) * v, lambda v: v.shape[-1] * v),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_of_a_vector_equals_torch(name: str) -> None:
+    """Rows with ties, with numbers that overflow when exponentiated, and of one number many times over."""
+    ours, theirs = VECTORS[name]
+    rows = torch.tensor(
+        [[0.5, -1.0, 0.5, 2.0], [3.0, 3.0, -2.0, 3.0], [900.0, 1000.0, -1000.0, 999.0], [-4.0, -4.5, -3.0, -5.0]],
+        dtype=torch.float64,
+        requires_grad=True,
+    )
+    graph = cell(states="h", gates="g")(lambda x, h: (ours(h), h)).graph
+    sizes, x = {"hidden": 4, "input": 1}, torch.zeros(4, 1, dtype=torch.float64)
+    outputs, _ = evaluate_step(graph, {"x": x}, {"h": rows}, sizes)
+    weights = torch.cos(torch.arange(16.0, dtype=torch.float64)).reshape(4, 4)
+    zeros = {"h": torch.zeros_like(rows)}
+    gradient = derived_gradient(graph, {"x": x}, {"h": rows.detach()}, {"y": weights}, zeros, sizes)["h"]
+    expected = theirs(rows)
+    assert_close(outputs["y"], expected, SAME, name)
+    assert_close(gradient, torch.autograd.grad((expected * weights).sum(), rows)[0], SAME, f"gradient of {name}")

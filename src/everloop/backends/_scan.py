@@ -7,9 +7,10 @@ Sequences are cut into chunks of some L steps, and three sweeps follow:
     2  from chunk to chunk, with these, the state before each is found
     3  L steps on all chunks at once, from these states, are the recurrence itself
 
-So T steps take about 2 L + T / L rounds of operations, and the arrays are read twice and written once. At the end,
-the states that the third sweep reached are held against those that the second foresaw: where a product of
-coefficients overflowed, or vanished and should not have, they differ, and the loop has to go step by step.
+With L near the root of T, T steps take some three such roots of operations; the coefficients are read twice, the
+states written once. At the end, the states that the third sweep reached are held against those that the second
+foresaw: where a product of coefficients overflowed, or vanished and should not have, they differ, and the loop has
+to go step by step.
 
 Sequences come packed, as in the reference backend. Nothing here knows of expressions.
 """
@@ -86,7 +87,9 @@ def _length(batch_sizes: Sequence[int], width: int, device: str) -> int:
     if steps < 2:
         return 0
     even = batch_sizes[0] == batch_sizes[-1]
-    wide = sum(batch_sizes) * width >= steps * (WIDE_ON_CPU if device == "cpu" else WIDE_ELSEWHERE)
+    limit = WIDE_ON_CPU if device == "cpu" else WIDE_ELSEWHERE
+    # The chunks of ragged batches have to be gathered and put back, which is as much traffic again.
+    wide = sum(batch_sizes) * width >= steps * (limit if even else limit / 2)
     if wide or steps < SHORT:
         return steps if even else 0
     return max(2, round(sqrt(steps)))

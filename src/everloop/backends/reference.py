@@ -7,6 +7,7 @@ has `batch_sizes[t]` rows and the longest sequences come first. So padding is ne
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -189,7 +190,7 @@ def multiply_blocks(matrix: Tensor, vector: Tensor, op: str, blocks: int, member
         made = torch.einsum("nkc,gkrc->ngkr", rows.unflatten(-1, (blocks, -1)), kept)
     else:
         made = torch.einsum("ngkr,gkrc->nkc", rows.unflatten(-1, (members, blocks, -1)), kept)
-    return made.reshape(*vector.shape[:-1], -1)
+    return made.reshape(*vector.shape[:-1], math.prod(made.shape[1:]))
 
 
 class Values(dict[Expr, Value]):

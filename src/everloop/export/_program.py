@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 
 from everloop.export._names import Names
@@ -23,7 +23,6 @@ class Program:
     """
 
     def __init__(self, step: Cell | Graph, own: Iterable[str]) -> None:
-        self.init: Mapping[str, Start] = step.init if isinstance(step, Cell) else {}
         self._source = step.source if isinstance(step, Cell) else ""
         self.graph = graph = step.graph if isinstance(step, Cell) else step
         self.names = names = Names(own)
@@ -80,7 +79,7 @@ class Program:
 
     def first(self, param: Param) -> Start | None:
         """How the cell says that a parameter starts."""
-        return self.init.get(param.name, self.init.get(param.family))
+        return self.graph.init_of(param)
 
     def start_of(self, param: Param) -> str:
         """How a matrix starts unless its cell says otherwise: orthogonal if it meets a state."""

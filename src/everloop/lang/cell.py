@@ -107,7 +107,7 @@ class Cell:
         start |= {name: self.start[name] for name in self.inputs if name in self.start}
         params = trace.params
         for name in self.init:
-            if name not in params and name not in {param.family for param in params.values()}:
+            if not any(name in param.called for param in params.values()):
                 raise TypeError(f"{self.name}: init names {name!r}; the step uses {', '.join(params)}")
         return Graph(
             self.step.__name__,

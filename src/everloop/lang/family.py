@@ -157,7 +157,10 @@ class Matrix(Arithmetic):
                     f"{self!r} cannot meet the value {value} entry by entry: a matrix acts on a vector with @, "
                     "and only numbers and other matrices may change it"
                 )
-        return Matrix(function(*(arg._value if isinstance(arg, Matrix) else arg for arg in args)))
+        made = function(*(arg._value if isinstance(arg, Matrix) else arg for arg in args))
+        if not isinstance(made.size, Shape):
+            raise TypeError(f"{self!r} is multiplied by 0: a matrix of zeros does nothing; leave it out")
+        return Matrix(made)
 
     def _must_be_whole(self, what: str) -> None:
         if self._value.op == "matrix" and current("@").params[self._value.attr].blocks > 1:

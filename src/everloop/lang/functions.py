@@ -18,10 +18,10 @@ from everloop.lang.family import Bundle, Family, Matrix, blocks, expm, fixed, ov
 from everloop.lang.trace import current
 
 __all__ = [
-    "absolute", "blocks", "cos", "cumsum", "elu", "exp", "expm", "expm1", "features", "fixed", "floor", "hard_sigmoid",
-    "hard_tanh", "identity", "largest", "leaky_relu", "log", "log1p", "logsigmoid", "maximum", "mean", "minimum", "mod",
-    "norm", "position", "power", "relu", "shift", "sigmoid", "silu", "sin", "sized", "softmax", "softplus", "softsign",
-    "sqrt", "square", "stop_gradient", "tanh", "total", "where", "window",
+    "absolute", "blocks", "cos", "cumsum", "elu", "exp", "expm", "expm1", "features", "fixed", "floor", "gelu",
+    "hard_sigmoid", "hard_tanh", "identity", "largest", "leaky_relu", "log", "log1p", "logsigmoid", "maximum", "mean",
+    "minimum", "mod", "norm", "position", "power", "relu", "shift", "sigmoid", "silu", "sin", "sized", "softmax",
+    "softplus", "softsign", "sqrt", "square", "stop_gradient", "tanh", "total", "where", "window",
 ]  # fmt: skip
 
 Value = Any
@@ -179,6 +179,15 @@ def logsigmoid(v: Value) -> Value:
 def silu(v: Value) -> Value:
     """v sigmoid(v), also called swish. Elfwing, Uchibe, Doya 2017."""
     return v * sigmoid(v)
+
+
+@composite
+def gelu(v: Value) -> Value:
+    """v times the normal distribution function of v, by its usual approximation through tanh.
+
+    Hendrycks, Gimpel 2016. torch: gelu(v, approximate="tanh").
+    """
+    return 0.5 * v * (1 + tanh(0.7978845608028654 * (v + 0.044715 * v * v * v)))
 
 
 @composite

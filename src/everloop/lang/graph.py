@@ -61,6 +61,10 @@ class Graph:
         """The values that differ from step to step: those an input or a state reaches."""
         return frozenset(reached(self.nodes, [*self.inputs.values(), *self.states.values()]))
 
+    def init_of(self, param: Param) -> Start | None:
+        """The start value that the cell gives a parameter: by its name, or its family's; `U` is all of U0, U1, ..."""
+        return next((self.init[name] for name in param.called if name in self.init), None)
+
     @cached_property
     def held(self) -> dict[str, Param]:
         """The parameters that a layer holds; the others are made of them."""

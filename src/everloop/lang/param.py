@@ -28,6 +28,12 @@ class Param:
         return f"{self.family}.{self.slot}" if self.slot else self.family
 
     @property
+    def called(self) -> tuple[str, ...]:
+        """The names that it goes by, the closest first: U1.h, U1, and those of all numbered families: U.h, U."""
+        base = self.family.rstrip("0123456789")
+        return self.name, self.family, f"{base}.{self.slot}", base
+
+    @property
     def is_matrix(self) -> bool:
         return len(self.sizes) == 2
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop import cells
+from everloop.compiler.ahead import ahead
 from everloop.lang.cell import Cell
 from everloop.lang.draw import Draw
 from everloop.lang.expr import toposort
@@ -264,7 +265,7 @@ class _Layer(nn.Module):
 
 def _start(values: Tensor, param: Param, cell: Cell) -> None:
     """Draw the start value of one parameter: what the cell says, or the usual for its kind."""
-    given: Start | None = cell.graph.init.get(param.name, cell.graph.init.get(param.family))
+    given: Start | None = cell.graph.init_of(param)
     if isinstance(given, tuple):
         values.uniform_(*given)
     elif isinstance(given, int | float):
@@ -296,7 +297,7 @@ STARTED: dict[str, Callable[[Tensor], Any]] = {
 
 def meets_state(param: Param, cell: Cell) -> bool:
     """Whether the matrix, or one that is made of it, acts on something that a state reaches."""
-    graph = cell.graph
+    graph = ahead(cell.graph).graph
     acting = {param.name}
     for other in graph.params.values():
         if other.made is not None and any(node.attr == param.name for node in toposort([other.made])):
