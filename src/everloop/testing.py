@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 from everloop import cells
-from everloop.backends.reference import SPELLING, make_matrix, outer
+from everloop.backends._spelling import SPELLING, outer
+from everloop.backends._values import make_matrix
 from everloop.compiler.differentiate import differentiate
 from everloop.compiler.weights import through_made
 from everloop.lang.cell import Cell

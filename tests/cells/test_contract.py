@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from everloop import cells
-from everloop.backends.reference import SPELLING, ReferenceKernel
+from everloop.backends._spelling import SPELLING
+from everloop.backends.reference import ReferenceKernel
 from everloop.lang.functions import relu, sigmoid
 from everloop.lang.ops import GRADIENT
 from everloop.nn.packing import Packing

@@ -7,266 +7,25 @@ has `batch_sizes[t]` rows and the longest sequences come first. So padding is ne
 
 from __future__ import annotations
 
-import math
-import operator
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
-from typing import Any
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from everloop.backends._scan import scan
+from everloop.backends._spelling import SPELLING, cumulative, multiply_blocks, outer
+from everloop.backends._values import Values, Weights, length
 from everloop.compiler.affine import Affine, affine
 from everloop.compiler.describe import describe
 from everloop.compiler.differentiate import Adjoint, differentiate
 from everloop.compiler.plan import Plan, Stage, plan
 from everloop.compiler.saves import save
-from everloop.lang.expr import Expr, Shape, Size, toposort
+from everloop.lang.expr import Expr, toposort
 from everloop.lang.graph import Graph
 from everloop.lang.param import Param
-
-Value = Tensor | float
-
-
-def _on_numbers_too(function: Callable[..., Tensor]) -> Callable[..., Value]:
-    """The function of tensors for tensors and numbers; of numbers alone, it gives a number."""
-
-    def spelled(*args: Value) -> Value:
-        # The most frequent case by far, in a loop where every microsecond is one per step.
-        if len(args) == 1 and isinstance(args[0], Tensor):
-            return function(args[0])
-        like = next((arg for arg in args if isinstance(arg, Tensor)), None)
-        if like is None:
-            return function(*(torch.tensor(arg, dtype=torch.float64) for arg in args)).item()
-        return function(*(arg if isinstance(arg, Tensor) else like.new_tensor(arg) for arg in args))
-
-    return spelled
-
-
-def _maximum(a: Tensor, b: Tensor) -> Tensor:
-    """At a tie the gradient belongs to b; NaN in either wins."""
-    return torch.where((a > b) | a.isnan(), a, b)
-
-
-def _minimum(a: Tensor, b: Tensor) -> Tensor:
-    return torch.where((a < b) | a.isnan(), a, b)
-
-
-SPELLING: dict[str, Callable[..., Any]] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "div": operator.truediv,
-    "neg": operator.neg,
-    "exp": _on_numbers_too(torch.exp),
-    "expm1": _on_numbers_too(torch.expm1),
-    "log": _on_numbers_too(torch.log),
-    "log1p": _on_numbers_too(torch.log1p),
-    "sqrt": _on_numbers_too(torch.sqrt),
-    "tanh": _on_numbers_too(torch.tanh),
-    "sigmoid": _on_numbers_too(torch.sigmoid),
-    "sin": _on_numbers_too(torch.sin),
-    "cos": _on_numbers_too(torch.cos),
-    "floor": _on_numbers_too(torch.floor),
-    "stop": _on_numbers_too(torch.detach),
-    "maximum": _on_numbers_too(_maximum),
-    "minimum": _on_numbers_too(_minimum),
-    "gt": _on_numbers_too(lambda a, b: (a > b).to(a.dtype)),
-    "ge": _on_numbers_too(lambda a, b: (a >= b).to(a.dtype)),
-    "where": _on_numbers_too(lambda condition, a, b: torch.where(condition != 0, a, b)),
-    "sum": lambda a: a.sum(-1, keepdim=True),
-    "max": lambda a: a.amax(-1, keepdim=True),
-    "transpose": torch.t,
-    "compose": torch.matmul,
-    "expm": lambda a: _expm(a),
-    "frechet": lambda a, g: _frechet(a, g),
-}
-
-
-def _frechet(matrix: Tensor, direction: Tensor) -> Tensor:
-    """The derivative of the matrix exponential in a direction: a corner of the exponential of a larger matrix."""
-    n = matrix.shape[0]
-    doubled = torch.cat([torch.cat([matrix, direction], 1), torch.cat([torch.zeros_like(matrix), matrix], 1)])
-    return _expm(doubled)[:n, n:]
-
-
-def _expm(matrix: Tensor) -> Tensor:
-    # In single precision at least: torch's series for the half types loses everything.
-    wide = torch.promote_types(matrix.dtype, torch.float32)
-    return torch.linalg.matrix_exp(matrix.to(wide)).to(matrix.dtype)
-
-
-def outer(rows: Tensor, columns: Tensor, blocks: int = 1) -> Tensor:
-    """The sum over N of the outer products of [N, R] and [N, C]: [R, C], or its diagonal blocks [R, C / blocks]."""
-    if blocks == 1:
-        return rows.t() @ columns
-    parts = torch.einsum("nkr,nkc->krc", rows.unflatten(-1, (blocks, -1)), columns.unflatten(-1, (blocks, -1)))
-    return parts.flatten(0, 1)
-
-
-def _cumulative(value: Value, backwards: bool) -> Tensor:
-    assert isinstance(value, Tensor)
-    return value.flip(-1).cumsum(-1).flip(-1) if backwards else value.cumsum(-1)
-
-
-class Weights:
-    """The parameters of a graph, one array per stack (Graph.stacks); members are views of their rows. Matrices that
-    are made of others are worked out once.
-
-    like: any array of the device and type at work, for matrices made of numbers alone.
-    """
-
-    def __init__(
-        self, graph: Graph, sizes: Mapping[str, int], stacks: Mapping[str, Tensor], like: Tensor | None = None
-    ) -> None:
-        self.stacks, self.params, self.sizes, self.like = stacks, graph.params, sizes, like
-        self._made: dict[str, Tensor] = {}
-        self._rows: dict[str, tuple[str, int, int]] = {}
-        for stack, members in graph.stacks.items():
-            ends = list(accumulate(length(param.sizes[0], sizes) for param in members))
-            for param, begin, end in zip(members, [0, *ends], ends, strict=False):
-                self._rows[param.name] = (stack, begin, end)
-
-    def member(self, name: str) -> Tensor:
-        formula = self.params[name].made
-        if formula is not None:
-            if name not in self._made:
-                self._made[name] = make_matrix(formula, self.member, self.sizes, self.like)
-            return self._made[name]
-        stack, begin, end = self._rows[name]
-        return self.stacks[stack][begin:end]
-
-    def stacked(self, names: Sequence[str]) -> Tensor:
-        """The members' rows over each other: a view where they lie so, otherwise a copy."""
-        if len(names) == 1:
-            return self.member(names[0])
-        if any(self.params[name].made is not None for name in names):
-            return torch.cat([self.member(name) for name in names])
-        places = [self._rows[name] for name in names]
-        (first, begin, _), (_, _, end) = places[0], places[-1]
-        if all(a[0] == b[0] and a[2] == b[1] for a, b in pairwise(places)):
-            return self.stacks[first][begin:end]
-        return torch.cat([self.member(name) for name in names])
-
-
-def make_matrix(
-    formula: Expr, member: Callable[[str], Tensor], sizes: Mapping[str, int], like: Tensor | None = None
-) -> Tensor:
-    """A matrix made of others: [rows, columns]. member: gives the array of a parameter by name."""
-    values: dict[Expr, Value] = {}
-    assert isinstance(formula.size, Shape)
-    for node in toposort([formula]):
-        match node.op:
-            case "matrix":
-                values[node] = like = member(node.attr)
-            case "const":
-                values[node] = node.attr
-            case "count":
-                values[node] = float(length(node.attr, sizes))
-            case "row" | "column":
-                assert isinstance(node.size, Shape)
-                rows, columns = length(node.size.rows, sizes), length(node.size.columns, sizes)
-                options: Any = {} if like is None else {"dtype": like.dtype, "device": like.device}
-                places = torch.arange(rows if node.op == "row" else columns, **options)
-                values[node] = (places[:, None] if node.op == "row" else places[None, :]).expand(rows, columns)
-            case _:
-                values[node] = SPELLING[node.op](*(values[arg] for arg in node.args))
-    made = values[formula]
-    assert isinstance(made, Tensor)
-    return made
-
-
-def multiply_blocks(matrix: Tensor, vector: Tensor, op: str, blocks: int, members: int) -> Tensor:
-    """Block-diagonal matrices of equal size, over each other in [R, C / blocks], times the rows of a vector.
-
-    matmul: vector [N, C] gives [N, R]; matmul_t, the transposed: [N, R] gives [N, C], summed over the members.
-    """
-    kept = matrix.reshape(members, blocks, -1, matrix.shape[1])
-    rows = torch.atleast_2d(vector)
-    if op == "matmul":
-        made = torch.einsum("nkc,gkrc->ngkr", rows.unflatten(-1, (blocks, -1)), kept)
-    else:
-        made = torch.einsum("ngkr,gkrc->nkc", rows.unflatten(-1, (members, blocks, -1)), kept)
-    return made.reshape(*vector.shape[:-1], math.prod(made.shape[1:]))
-
-
-class Values(dict[Expr, Value]):
-    """The values worked out so far; several that lie side by side in one array are known as a pack, too.
-
-    like: any array of the device and type at work. `room` may hold arrays to put packs into that have to be made.
-    """
-
-    def __init__(self, weights: Weights, sizes: Mapping[str, int], like: Tensor) -> None:
-        super().__init__()
-        self.weights, self.sizes, self.like = weights, sizes, like
-        self._packs: dict[tuple[Expr, ...], Tensor] = {}
-        self.room: dict[tuple[Expr, ...], Tensor] = {}
-
-    def __missing__(self, node: Expr) -> Value:
-        """Leaves that need no telling: numbers and parameters."""
-        match node.op:
-            case "const":
-                value: Value = node.attr
-            case "count":
-                value = float(length(node.attr, self.sizes))
-            case "vector":
-                value = self.weights.member(node.attr)
-            case "index":
-                places = range(length(node.size, self.sizes))
-                value = torch.tensor(places, dtype=self.like.dtype, device=self.like.device)
-            case _:
-                raise KeyError(node)
-        self[node] = value
-        return value
-
-    def put(self, nodes: tuple[Expr, ...], array: Tensor) -> None:
-        if len(nodes) == 1:
-            self[nodes[0]] = array
-            return
-        self._packs[nodes] = array
-        widths = [length(node.size, self.sizes) for node in nodes]
-        self.update(zip(nodes, array.split(widths, dim=-1), strict=True))
-
-    def pack(self, nodes: tuple[Expr, ...], rows: int) -> Tensor:
-        """The values side by side: [rows, F]."""
-        return self.join(nodes, rows).expand(rows, -1)
-
-    def join(self, nodes: tuple[Expr, ...], rows: int) -> Tensor:
-        """The values side by side: [rows, F], or [F] if none of them has rows."""
-        if nodes in self._packs:
-            return self._packs[nodes]
-        if all(node.op == "vector" for node in nodes):
-            return self.weights.stacked([node.attr for node in nodes])
-        values = [self[node] for node in nodes]
-        if all(isinstance(value, Tensor) and value.dim() == 1 for value in values):
-            arrays: list[Tensor] = values  # type: ignore[assignment]
-        else:
-            arrays = [self.rows(node, rows) for node in nodes]
-        if len(arrays) == 1:
-            return arrays[0]
-        return torch.cat(arrays, dim=-1, out=self.room.get(nodes))
-
-    def rows(self, node: Expr, rows: int) -> Tensor:
-        """The value as an array [rows, F], repeated where it is less."""
-        return self._tensor(node).expand(rows, 1 if node.size is None else length(node.size, self.sizes))
-
-    def spread(self, node: Expr, width: int) -> Tensor:
-        """One number per row, repeated: [rows, F], or [F] where all rows have the same."""
-        value = self._tensor(node)
-        return value.expand(*value.shape[:-1], width)
-
-    def _tensor(self, node: Expr) -> Tensor:
-        value = self[node]
-        return value if isinstance(value, Tensor) else self.like.new_tensor(value)
-
-
-def length(size: Size | None, sizes: Mapping[str, int]) -> int:
-    assert size is not None
-    assert size.name is not None
-    return sizes[size.name]
 
 
 def evaluate(stages: Iterable[Stage], values: Values, rows: int) -> None:
@@ -292,7 +51,7 @@ def evaluate(stages: Iterable[Stage], values: Values, rows: int) -> None:
             if node.op == "spread":
                 values[node] = values.spread(node.args[0], length(node.size, values.sizes))
             elif node.op == "cumsum":
-                values[node] = _cumulative(values[node.args[0]], node.attr)
+                values[node] = cumulative(values[node.args[0]], node.attr)
             else:
                 values[node] = SPELLING[node.op](*[values[arg] for arg in node.args])
 

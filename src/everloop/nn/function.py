@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from everloop.backends import Kernel, choose
-from everloop.backends.reference import Values, Weights, evaluate
+from everloop.backends._values import Values, Weights
+from everloop.backends.reference import evaluate
 from everloop.compiler.ahead import ahead
 from everloop.compiler.plan import label, plan, split
 from everloop.lang.cell import Cell
