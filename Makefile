@@ -36,6 +36,7 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/layers.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scan.py
 
 # The site, in build/site. Every warning is an error, and every link is followed.
 docs: $(DOCS)

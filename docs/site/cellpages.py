@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import inspect
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +172,27 @@ def _facts(cell: Cell, graph: Graph, kind: str) -> str:
         "options": " ".join(options),
         "sizes": " ".join(f"`{name}={graph.sizes[name]}`" if name in graph.sizes else f"`{name}`" for name in sizes),
         "side inputs": _code(side),
+        "memory": _remembered(cell.name),
     }
     return "\n".join(f"- **{name}**: {value}" for name, value in facts.items() if value)
+
+
+@cache
+def _memory() -> dict[str, Any]:
+    """What benchmarks/memory.py measured, for every cell."""
+    return json.loads((Path(__file__).parents[1] / "memory.json").read_text(encoding="utf-8"))
+
+
+def _remembered(name: str) -> str:
+    found = _memory()["cells"].get(name)
+    if found is None:
+        return ""
+    layers = "1 layer" if found["layers"] == 1 else f"{found['layers']} layers"
+    verdict = "" if found["passes"] else "; not learnt, see Beware below"
+    return (
+        f"{found['task']}, {layers} of {_memory()['hidden']} units: error {found['error']:g} after {found['updates']:,} "
+        f"updates (the best answer without memory: {found['trivial']:g}){verdict}"
+    )
 
 
 def _option(value: Any) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from everloop.cells import get
+from everloop.compiler.ahead import plan_ahead
 from everloop.compiler.check import check
-from everloop.compiler.plan import Plan, label, plan, split
+from everloop.compiler.cost import measure
+from everloop.compiler.differentiate import differentiate
+from everloop.compiler.plan import Plan, _checked, label, plan, split
+from everloop.compiler.saves import MEMORY, cost, save
 from everloop.compiler.simplify import simplify
 from everloop.lang.cell import Cell, cell
 from everloop.lang.expr import Expr, Size, spread, total
-from everloop.lang.functions import exp, maximum, mean, relu, sigmoid, tanh, where
+from everloop.lang.functions import exp, maximum, mean, relu, shift, sigmoid, tanh, where, window
 from everloop.lang.graph import Graph
+from everloop.testing import check_cell
 
 
 @cell(states="h", gates="h")
@@ -194,3 +200,106 @@ def test_choices_keep_a_loop_out_of_scans() -> None:
         return where(W.h @ x > 0, h, 0.5 * h)
 
     assert plan(chosen.graph).kind == "diagonal"
+
+
+def test_the_checker_finds_a_plan_that_reads_ahead() -> None:
+    schedule = plan(get("gru_before").graph)
+    with pytest.raises(TypeError, match=r"^gru_before: .* is read before it is made$"):
+        _checked(replace(schedule, stages=schedule.stages[::-1]))
+    with pytest.raises(TypeError, match=r"is read before it is made$"):
+        _checked(replace(schedule, before=()))
+
+
+def test_the_checker_finds_a_matrix_that_cannot_be_made() -> None:
+    graph = get("antisymmetric").graph
+    made = next(param for param in graph.params.values() if param.made is not None)
+    h = graph.states["h"]
+    shape = made.made.size if made.made is not None else None
+    wrong = {
+        "its formula does not make a matrix": h,
+        "U.q is not a matrix that can be worked on": Expr("matrix", (), "U.q", shape),
+        "softmax is no operation on matrices": Expr("softmax", (), None, shape),
+    }
+    for words, formula in wrong.items():
+        with pytest.raises(TypeError, match=f"^antisymmetric: .*: {words}$"):
+            check(replace(graph, params=graph.params | {made.name: replace(made, made=formula)}))
+
+
+# -- states that need no past -----------------------------------------------------------------------------------------
+
+
+def test_delays_of_inputs_are_known_before_the_loop() -> None:
+    @cell(states="h", gates="h")
+    def windowed(x, h, W, V):
+        now, one, two, three = window(x, 4)
+        return sigmoid(W.h @ (now + three)) * h + V.h @ (one * two)
+
+    graph = windowed.graph
+    assert set(graph.states) == {"h", "x_1", "x_2", "x_3"}
+    schedule = plan_ahead(graph)
+    assert schedule.kind == "scan"
+    assert set(schedule.early) == {"x_1", "x_2", "x_3"}
+    assert list(schedule.graph.states) == ["h"]
+
+
+def test_delays_of_a_state_stay_in_the_loop() -> None:
+    @cell(states="h", gates="h")
+    def echo(x, h, W, U):
+        return tanh(W.h @ x + U.h @ shift(h, 2))
+
+    schedule = plan_ahead(echo.graph)
+    assert list(schedule.graph.states) == ["h", "h_1", "h_2"]
+    assert (schedule.kind, schedule.early) == ("recurrent", ())
+
+
+def test_a_network_without_a_loop() -> None:
+    """A state that is written from the input alone, and a delay of it: nothing is left to do step by step."""
+
+    @cell(states="h", gates="h", start={"h": 0.5})
+    def convolution(x, h, W, V):
+        return tanh(W.h @ x) + V.h @ shift(h, 1), tanh(W.h @ x)
+
+    schedule = plan_ahead(convolution.graph)
+    assert (schedule.early, schedule.stages, schedule.graph.states) == (("h", "h_1"), (), {})
+    check_cell(convolution)
+
+
+# -- what is kept, and what it costs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("terms", "kept"), [(int(MEMORY), False), (int(MEMORY) + 1, True)])
+def test_a_value_is_kept_if_working_it_out_again_costs_more(terms: int, kept: bool) -> None:
+    @cell(states="h", gates="h")
+    def added(x, h):
+        s = h
+        for k in range(terms):
+            s = s + (k + 1.0) if k % 2 else s * (k + 2.0)
+        return s * s + h
+
+    graph = plan(added.graph).graph
+    saved = save(differentiate(graph), graph).saved
+    assert ("h" in saved) is not kept
+    assert any(node.op != "state" for node in saved.values()) is kept
+
+
+def test_products_are_always_kept() -> None:
+    assert cost("matmul") == cost("sum") == float("inf")
+    assert cost("mul") < cost("tanh")
+
+
+def test_the_cost_of_an_lstm() -> None:
+    """With I = 3, H = 5: 4 (3 + 5 + 1) 5 parameters; each weight is one multiplication and one addition."""
+    graph = get("lstm").graph
+    found = measure(plan(graph), {"input": 3, "hidden": 5})
+    assert found.parameters == 4 * (3 + 5 + 1) * 5
+    assert (found.before.products, found.before.elementwise) == (2 * 4 * 5 * 3, 4 * 5)
+    assert found.loop.products == 2 * 4 * 5 * 5
+    # Four additions, four gates, three products of vectors, one sum, one tanh; of them five series.
+    assert (found.loop.elementwise, found.loop.costly) == (13 * 5, 5 * 5)
+    assert (found.weights, found.fed, found.state, found.kept) == (4 * 4 * 25, 4 * 4 * 5, 4 * 2 * 10, 4 * 5)
+
+
+def test_heads_divide_the_cost_of_a_product() -> None:
+    whole, parts = (get("slstm")(heads=heads).graph for heads in (1, 4))
+    sizes = {"input": 8, "hidden": 8}
+    assert measure(plan(whole), sizes).loop.products == 4 * measure(plan(parts), sizes).loop.products

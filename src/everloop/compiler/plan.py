@@ -119,7 +119,28 @@ def plan(graph: Graph) -> Plan:
     uses = Counter(arg for node in graph.nodes for arg in node.args)
     uses.update(graph.roots)
     scheduled = [_schedule(nodes, graph, uses) for nodes in (before, loop, after)]
-    return Plan(graph, _kind(graph, loop), scheduled[0], scheduled[1], scheduled[2])
+    return _checked(Plan(graph, _kind(graph, loop), scheduled[0], scheduled[1], scheduled[2]))
+
+
+def _checked(schedule: Plan) -> Plan:
+    """The plan itself, if nothing is read before it is made and all that is wanted is made; otherwise TypeError."""
+    graph = schedule.graph
+    made = {node for node in graph.nodes if not node.args}
+    for stage in (*schedule.before, *schedule.stages, *schedule.after):
+        for product in stage.products:
+            _check_read((*product.args, *product.plus), made, graph)
+            made.update(product.results)
+        for node in stage.nodes:
+            _check_read(node.args, made, graph)
+            made.add(node)
+    _check_read(graph.roots, made, graph)
+    return schedule
+
+
+def _check_read(nodes: Iterable[Expr], made: set[Expr], graph: Graph) -> None:
+    for node in nodes:
+        if node not in made:
+            raise TypeError(f"{graph.name}: {graph.names.get(node, node)} is read before it is made")
 
 
 def split(schedule: Plan) -> Graph:

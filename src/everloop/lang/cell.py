@@ -183,7 +183,7 @@ def _delayed(roots: list[Expr], trace: Trace) -> dict[str, tuple[Expr, Expr]]:
                 raise TypeError(f"shift keeps a value under the name {leaf.attr}, which is an argument: rename it")
             found[leaf.attr] = leaf, value_of[leaf]
         wanted = [value_of[leaf] for leaf in new]
-    return found
+    return {leaf.attr: found[leaf.attr] for leaf in trace.past if leaf.attr in found}
 
 
 def _named(module: str, name: str) -> Cell:
