@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from everloop.lang import functions, transforms
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 READMES = ("README.md", "README.zh-CN.md")
@@ -44,6 +46,12 @@ def test_pages_print_what_they_show(page: str, capsys: pytest.CaptureFixture[str
 def test_the_tour_and_the_language_are_among_them() -> None:
     assert {"compiler.md", "index.md", "language.md"} <= set(PAGES)
     assert [step[2] for step in steps("compiler.md") if step[2]]
+
+
+def test_the_language_page_has_every_function() -> None:
+    text = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b([a-z]\w*)\b", " ".join(re.findall(r"`([^`\n]+)`", text))))
+    assert {*functions.__all__, *transforms.__all__, "read_cell"} <= named
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -190,8 +190,8 @@ def _remembered(name: str) -> str:
     layers = "1 layer" if found["layers"] == 1 else f"{found['layers']} layers"
     verdict = "" if found["passes"] else "; not learnt, see Beware below"
     return (
-        f"{found['task']}, {layers} of {_memory()['hidden']} units: error {found['error']:g} after {found['updates']:,} "
-        f"updates (the best answer without memory: {found['trivial']:g}){verdict}"
+        f"{found['task']}, {layers} of {_memory()['hidden']} units: error {found['error']:g} after "
+        f"{found['updates']:,} updates (the best answer without memory: {found['trivial']:g}){verdict}"
     )
 
 

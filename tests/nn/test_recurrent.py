@@ -33,7 +33,7 @@ def paced(x, h, gap, W):
     return h + gap * (W.h @ x)
 
 
-@cell(states="h", gates="h", inputs="mask:input")
+@cell(states="h", gates="h", inputs="mask:input", start={"mask": 0.5})
 def masked(x, h, mask, W):
     return h + W.h @ (mask * x)
 
@@ -99,8 +99,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         r"^side gap: \(2, 5, 3\) came; expected \(2, 5, 1\) or \(2, 5\)$",
     ),
     "stack of a cell with a side input as wide as x": (
-        lambda: Recurrent(masked, 3, 4, 2),
-        r"^num_layers: 2 came; the side input mask of masked is as wide as x, and the input of the second layer has 4",
+        lambda: Recurrent(masked, 3, 4, 2)(X, side={"mask": X}),
+        r"^side: mask came; it is as wide as the input of a layer, and the 2 layers have inputs of 3 and 4",
     ),
     "units that are not equal blocks": (
         lambda: Recurrent(headed, 3, 5),
@@ -228,6 +228,18 @@ def test_a_cell_without_parameters_is_a_layer() -> None:
     assert state.h.shape == layer.start_state(2).h.shape == (1, 2, 3)
     assert layer.double().start_state(1).h.dtype == DOUBLE
     assert Recurrent(average, 3, 3, 5)(X)[0].shape == X.shape
+
+
+def test_a_side_input_that_is_not_given_has_its_start_value_in_every_layer() -> None:
+    torch.manual_seed(0)
+    layer = Recurrent(masked, 3, 4, 2, bidirectional=True)
+    first, second = (Recurrent(masked, width, 4, bidirectional=True) for width in (3, 8))
+    for name, parameter in layer.named_parameters():
+        one = first if name.startswith("layers.0") else second
+        one.get_parameter(name.replace("layers.1", "layers.0")).data.copy_(parameter.data)
+    halves = [torch.full((2, 5, width), 0.5) for width in (3, 8)]
+    middle, _ = first(X, side={"mask": halves[0]})
+    assert_close(layer(X)[0], second(middle, side={"mask": halves[1]})[0], SAME)
 
 
 # -- start values ----------------------------------------------------------------------------------------------------

@@ -65,11 +65,6 @@ class Recurrent(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.dropout = bidirectional, dropout
         self.sizes = _all_sizes(self.cell, input_size, hidden_size, dict(sizes or {}))
-        if num_layers > 1 and (wide := self._input_wide()) and len(set(self._widths()[:-1])) > 1:
-            raise ValueError(
-                f"num_layers: {num_layers} came; the side input {wide} of {self.cell.name} is as wide as x, and the "
-                f"input of the second layer has {self._widths()[1]} features instead of {input_size}: expected 1"
-            )
         self._states = {name: str(leaf.size) for name, leaf in self.cell.graph.states.items()}
         directions = 2 if bidirectional else 1
         # Knows the device and type of the layer, which may have no parameters.
@@ -96,12 +91,6 @@ class Recurrent(nn.Module):
             width = widths[-1] if size.name == "input" else self.sizes[size.name]
             widths.append(width * (2 if self.bidirectional else 1))
         return widths
-
-    def _input_wide(self) -> str:
-        """A side input that callers give and that is as wide as x, if there is one."""
-        graph = self.cell.graph
-        side = {name: leaf for name, leaf in graph.inputs.items() if name != "x" and name not in graph.draws}
-        return next((name for name, leaf in side.items() if str(leaf.size) == "input"), "")
 
     def reset_parameters(self) -> None:
         for layer in self._all_layers():
@@ -170,18 +159,21 @@ class Recurrent(nn.Module):
         """The side inputs that a caller gives, packed: [N, F] each."""
         graph = self.cell.graph
         known = {name: leaf for name, leaf in graph.inputs.items() if name != "x" and name not in graph.draws}
-        for name in side:
+        for name in known:
+            if name not in side and name not in graph.start:
+                raise ValueError(f"side: {name} is missing; {self.cell.name} needs it at every step")
+        packed = {}
+        for name, array in side.items():
             if name not in known:
                 raise ValueError(f"side: {name!r} came; {self.cell.name} has {', '.join(known) or 'no side inputs'}")
-        packed = {}
-        for name, leaf in known.items():
-            width = 1 if leaf.size is None else self.sizes[str(leaf.size)]
-            if name in side:
-                packed[name] = packing.pack(_beside(name, side[name], packing, width, leaf.size is None).to(x))
-            elif name in graph.start:
-                packed[name] = x.new_full((sum(packing.batch_sizes), width), graph.start[name])
-            else:
-                raise ValueError(f"side: {name} is missing; {self.cell.name} needs it at every step")
+            size = known[name].size
+            widths = [1 if size is None else layer.sizes[str(size)] for layer in self._all_layers()]
+            if max(widths) != min(widths):
+                raise ValueError(
+                    f"side: {name} came; it is as wide as the input of a layer, and the {self.num_layers} layers have "
+                    f"inputs of {widths[0]} and {widths[-1]} features: use one layer of {self.cell.name} at a time"
+                )
+            packed[name] = packing.pack(_beside(name, array, packing, widths[0], size is None).to(x))
         return packed
 
     def _initial(self, state: Sequence[Tensor] | Tensor | None, packing: Packing, x: Tensor) -> dict[str, Tensor]:
@@ -229,17 +221,19 @@ class _Layer(nn.Module):
     def forward(
         self, inputs: dict[str, Tensor], states: dict[str, Tensor], batch_sizes: Sequence[int]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        drawn = {name: self._drawn(name, draw, inputs["x"], batch_sizes) for name, draw in self._draws.items()}
-        return self.recurrence(inputs | drawn, states, self._parameters, batch_sizes)  # type: ignore[arg-type]
+        """What the graph takes and is not given, the layer draws, or fills with the cell's own value."""
+        graph, like = self.recurrence.cell.graph, inputs["x"]
+        given = dict(inputs)
+        for name, leaf in graph.inputs.items():
+            width = 1 if leaf.size is None else self.sizes[str(leaf.size)]
+            if name in graph.draws:
+                given[name] = self._drawn(graph.draws[name], width, like, batch_sizes)
+            elif name not in given:
+                given[name] = like.new_full((like.shape[0], width), graph.start[name])
+        return self.recurrence(given, states, self._parameters, batch_sizes)  # type: ignore[arg-type]
 
-    @property
-    def _draws(self) -> dict[str, Draw]:
-        return self.recurrence.cell.graph.draws
-
-    def _drawn(self, name: str, draw: Draw, like: Tensor, batch_sizes: Sequence[int]) -> Tensor:
+    def _drawn(self, draw: Draw, width: int, like: Tensor, batch_sizes: Sequence[int]) -> Tensor:
         """A mask or noise for every packed row [N, F]; in evaluation, its mean."""
-        size = self.recurrence.cell.graph.inputs[name].size
-        width = 1 if size is None else self.sizes[str(size)]
         rows = like.shape[0]
         if not self.training:
             return like.new_full((rows, width), draw.mean)
