@@ -191,7 +191,8 @@ def _remembered(name: str) -> str:
     verdict = "" if found["passes"] else "; not learnt, see Beware below"
     return (
         f"{found['task']}, {layers} of {_memory()['hidden']} units: error {found['error']:g} after "
-        f"{found['updates']:,} updates (the best answer without memory: {found['trivial']:g}){verdict}"
+        f"{found['updates']:,} updates, where training stops (the best answer without memory: {found['trivial']:g}); "
+        f"the sequences grow in training, as benchmarks/memory.py says{verdict}"
     )
 
 
