@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -26,6 +26,7 @@ class Weights:
     ) -> None:
         self.stacks, self.params, self.sizes, self.like = stacks, graph.params, sizes, like
         self._made: dict[str, Tensor] = {}
+        self._stacked: dict[tuple[str, ...], Tensor] = {}
         self._rows: dict[str, tuple[str, int, int]] = {}
         for stack, members in graph.stacks.items():
             ends = list(accumulate(length(param.sizes[0], sizes) for param in members))
@@ -41,8 +42,13 @@ class Weights:
         stack, begin, end = self._rows[name]
         return self.stacks[stack][begin:end]
 
-    def stacked(self, names: Sequence[str]) -> Tensor:
-        """The members' rows over each other: a view where they lie so, otherwise a copy."""
+    def stacked(self, names: tuple[str, ...]) -> Tensor:
+        """The members' rows over each other: a view where they lie so, otherwise a copy. Found once."""
+        if names not in self._stacked:
+            self._stacked[names] = self._stack(names)
+        return self._stacked[names]
+
+    def _stack(self, names: tuple[str, ...]) -> Tensor:
         if len(names) == 1:
             return self.member(names[0])
         if any(self.params[name].made is not None for name in names):
@@ -127,7 +133,7 @@ class Values(dict[Expr, Value]):
         if nodes in self._packs:
             return self._packs[nodes]
         if all(node.op == "vector" for node in nodes):
-            return self.weights.stacked([node.attr for node in nodes])
+            return self.weights.stacked(tuple(node.attr for node in nodes))
         values = [self[node] for node in nodes]
         if all(isinstance(value, Tensor) and value.dim() == 1 for value in values):
             arrays: list[Tensor] = values  # type: ignore[assignment]

@@ -90,7 +90,7 @@ class Recurrence:
         return final
 
     def _loop_stack(self, stack: str, members: Weights, fixed: Mapping[str, Any]) -> Tensor:
-        names = [param.name for param in self.loop.stacks[stack]]
+        names = tuple(param.name for param in self.loop.stacks[stack])
         return fixed[names[0]] if names[0] in fixed else members.stacked(names)
 
     def _kernel(self, x: Tensor) -> Kernel:
