@@ -84,6 +84,7 @@ def test_every_cell_says_where_it_comes_from_and_how_it_differs(name: str) -> No
     assert cell.name == name
     assert str(cell.year) in cell.source or cell.year in (1997, 2000)
     assert 1980 < cell.year < 2030
+    assert "Beware: " in cell.doc
     assert cell.when
     assert len(cell.when) < 120
     for other in ("torch", "Keras", "ONNX"):

@@ -16,6 +16,7 @@ def indrnn(x, h, W, u, b, *, act=relu):
     """The recurrent weight is a vector u: no product in the loop.
 
     Option: act, the activation (relu). For T steps the paper keeps |u| below 2^(1/T); u starts in [0, 1].
-    torch, Keras, ONNX: have no such cell. Units meet only in the next layer: use two layers or more.
+    torch, Keras, ONNX: have no such cell. Used for long signals and skeletons, in deep stacks.
+    Beware: units meet only in the next layer: use two layers or more.
     """
     return act(W.h @ x + u.h * h + b.h)

@@ -16,7 +16,8 @@ def layernorm_lstm(x, h, c, W, U, b, s, t):
     """As `lstm`; W x and U h are each normalised over all gates jointly, and c before it is read.
 
     s and t scale the two normalised sums; t.c and b.c scale and shift the cell state's.
-    torch, Keras, ONNX: have no such cell. Others normalise gate by gate: write norm(...) of each gate.
+    torch, Keras, ONNX: have no such cell. Used in language models and in reinforcement learning.
+    Beware: others normalise gate by gate, which is another cell: write norm(...) of each gate.
     """
     a = s * norm(W @ x) + t * norm(U @ h) + b
     i, f, g, o = sigmoid(a.i), sigmoid(a.f), tanh(a.g), sigmoid(a.o)

@@ -17,6 +17,8 @@ def lstm(x, h, c, W, U, b):
 
     torch: nn.LSTM, gate order i f g o, two biases (their sum is b here; torch starts b at random, here
     b.f = 1 and the others 0). Keras: i f c o, one bias. ONNX: i o f c.
+    Used for nearly everything that comes in sequences: text, speech, handwriting, series.
+    Beware: c is not bounded: over a long sequence it may grow where tanh(c) no longer moves.
     """
     a = W @ x + U @ h + b
     i, f, g, o = sigmoid(a.i), sigmoid(a.f), tanh(a.g), sigmoid(a.o)

@@ -15,7 +15,8 @@ def mingru(x, h, W, b):
     """h moves towards the candidate n by z; both come from the input alone, so it is a linear scan.
 
     The paper's plain form; its log-space form puts n through g(n) = n + 0.5 for n >= 0, sigmoid(n) below.
-    torch, Keras, ONNX: have no such cell. A single layer cannot react to its state: stack them.
+    torch, Keras, ONNX: have no such cell. Used for long sequences, in stacks.
+    Beware: a single layer cannot react to its state: stack them.
     """
     a = W @ x + b
     z, n = sigmoid(a.z), a.n

@@ -16,6 +16,8 @@ def projection_lstm(x, h, c, W, U, b, P):
     """As `lstm`; what is read out and fed back is projected to `proj` features by P.
 
     torch: nn.LSTM with proj_size (weight_hr is P). Keras, ONNX: have no such cell.
+    Used in speech recognition, with a thousand cells projected to some hundreds.
+    Beware: `proj` has to be chosen; the output and the input of the next layer are that wide, not `hidden`.
     """
     a = W @ x + U @ h + b
     i, f, g, o = sigmoid(a.i), sigmoid(a.f), tanh(a.g), sigmoid(a.o)
