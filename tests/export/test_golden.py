@@ -27,6 +27,7 @@ from everloop.lang.functions import (
     position,
     relu,
     sin,
+    sized,
     stop_gradient,
     tanh,
     where,
@@ -61,6 +62,30 @@ def test_latex(name: str) -> None:
 def test_programs(name: str, form: ModuleType) -> None:
     kind = form.__name__.rpartition(".")[2].removesuffix("_source")
     as_golden(f"{name}.{kind}", form.source(cells.get(name)).rstrip("\n"))
+
+
+def test_the_network_of_the_textbook() -> None:
+    """Goodfellow, Bengio, Courville 2016, Deep Learning, equations 10.8 to 10.10 and 10.21 to 10.28: W, U, V, b, c are
+    shared over time. What they write as diag(1 - h^2) is the product with 1 - h h; ∂y is the gradient at the output.
+    """
+
+    @cell(states="h", gates="h o")
+    def network(x, h, W, U, V, b, c):
+        h = tanh(b.h + W.h @ h + U.h @ x)
+        return sized(c.o + V.o @ h, "output"), h
+
+    assert formula.forward(network.graph) == ["h = tanh(b_h + W_h h₋ + U_h x)", "y = c_o + V_o h"]
+    da = "δh ⊙ (1 - h ⊙ h)"
+    assert set(formula.backward(network.graph)) == {
+        "δh = V_oᵀ ∂y + δh₊",
+        f"δh₋ = W_hᵀ ({da})",
+        f"δx = U_hᵀ ({da})",
+        f"δb_h = Σₜ ({da})",
+        f"δW_h = Σₜ ({da}) h₋ᵀ",
+        f"δU_h = Σₜ ({da}) xᵀ",
+        "δc_o = Σₜ ∂y",
+        "δV_o = Σₜ ∂y hᵀ",
+    }
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru_before", "projection_lstm", "mingru"])

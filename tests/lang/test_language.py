@@ -14,7 +14,8 @@ import pytest
 from everloop.cells import get
 from everloop.lang.cell import Cell, cell
 from everloop.lang.expr import Expr, apply, const, lift, toposort
-from everloop.lang.functions import exp, identity, mean, norm, relu, sigmoid, softplus, tanh, where
+from everloop.lang.functions import exp, identity, mean, norm, relu, sigmoid, sized, softplus, tanh, where
+from everloop.lang.read import read_cell
 
 # -- mistakes, by the words that they are answered with -------------------------------------------------------------
 
@@ -374,3 +375,46 @@ def test_a_cell_says_what_it_is() -> None:
     assert repr(lstm) == "<cell lstm: states h c, gates i f g o>"
     assert lstm.doc.startswith("The cell state c is kept by f")
     assert lstm.__doc__ == lstm.step.__doc__
+
+
+# -- where the mistake is ---------------------------------------------------------------------------------------------
+
+
+@cell(states="h", gates="h")
+def of_unknown_size(x, h, W, V):
+    hidden = W.h @ x
+    return h + mean(V.h @ hidden)
+
+
+@cell(states="h c", gates="h")
+def of_one_value(x, h, c):
+    new = x + h
+    return new + c + 1
+
+
+@cell(states="h:wide", gates="h")
+def of_two_sizes(x, h, W):
+    y = W.h @ h + sized(x, "narrow")
+    return y
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (of_unknown_size, "hidden = W.h @ x"),
+        (of_one_value, "return new + c + 1"),
+        (of_two_sizes, 'y = W.h @ h + sized(x, "narrow")'),
+    ],
+)
+def test_what_is_found_after_the_step_has_run_shows_its_line_too(wrong: Cell, line: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        assert wrong.graph
+    place = re.fullmatch(r"  (.*), line (\d+): (.*)", str(caught.value).splitlines()[-1])
+    assert place is not None
+    assert (place[1], place[3]) == (__file__, line)
+    assert linecache.getline(__file__, int(place[2])).strip() == line
+    text = "\n".join(
+        ["@cell(states='h', gates='h')", "def read(x, h, W, V):", "    a = W.h @ x", "    return h + mean(V.h @ a)"]
+    )
+    with pytest.raises(TypeError, match=r"the size of W\.h cannot be told .*\n  <cell>, line 3: a = W\.h @ x$"):
+        assert read_cell(text).graph

@@ -13,7 +13,7 @@ from typing import Any
 from everloop.lang.expr import Expr, toposort
 from everloop.lang.family import Family
 from everloop.lang.graph import STARTS, Graph, Start
-from everloop.lang.step import run_step
+from everloop.lang.step import place_of, run_step
 from everloop.lang.trace import Trace
 
 Rewrite = Callable[[Graph], Graph]
@@ -82,7 +82,7 @@ class Cell:
     def graph(self) -> Graph:
         """The trace: the step run once on symbols, sizes inferred and checked."""
         graph = functools.reduce(lambda graph, rewrite: rewrite(graph), self.rewrites, self._traced())
-        _check_sizes(graph)
+        _check_sizes(graph, self.step)
         return replace(graph, name=self.name)
 
     def _traced(self) -> Graph:
@@ -150,22 +150,25 @@ class Cell:
         values = result if isinstance(result, tuple) else (result,)
         for value in values:
             if not isinstance(value, Expr):
-                raise TypeError(f"{self.name} must return values of the step, not {value!r}")
+                raise self._returns(f" must return values of the step, not {value!r}")
         if len(values) not in (len(states), len(states) + 1):
-            raise TypeError(
-                f"{self.name} returns {len(values)} values; expected its new states ({', '.join(states)}), "
+            raise self._returns(
+                f" returns {len(values)} values; expected its new states ({', '.join(states)}), "
                 "or the output and then the states"
             )
         new = dict(zip(states, values[len(values) - len(states) :], strict=True))
         for name, value in new.items():
             size = states[name].size
             if value.size is None or size is None:
-                raise TypeError(f"{self.name}: the new {name} is one number per row; a state is a vector")
+                raise self._returns(f": the new {name} is one number per row; a state is a vector")
             try:
                 size.unify(value.size)
             except TypeError as error:
-                raise TypeError(f"{self.name}: the new {name} does not have the size of {name}: {error}") from None
+                raise self._returns(f": the new {name} does not have the size of {name}: {error}") from None
         return values[0], new
+
+    def _returns(self, what: str) -> TypeError:
+        return TypeError(f"{self.name}{what}{place_of(self.step, 'return')}")
 
     def _start_of_past(self, leaf: Expr, trace: Trace) -> float:
         return self.start.get(trace.past[leaf][0], 0.0) if leaf in trace.past else 0.0
@@ -271,15 +274,18 @@ def _check_name(name: str) -> None:
         raise TypeError(f"{name!r} cannot name a state, gate or size: use letters and digits")
 
 
-def _check_sizes(graph: Graph) -> None:
+def _check_sizes(graph: Graph, step: Callable[..., Any]) -> None:
     for param in graph.params.values():
         for size in param.sizes:
             if size.name is None:
                 raise TypeError(
                     f"{graph.name}: the size of {param.name} cannot be told from the step; "
                     'add it to a value of known size, give it a name with sized(v, "name"), '
-                    'or give a state that size: states="h s:name"'
+                    f'or give a state that size: states="h s:name"{place_of(step, *param.called)}'
                 )
     for node in toposort(graph.roots):
         if node.size is not None and node.size.name is None:
-            raise TypeError(f"{graph.name}: the size of {graph.names.get(node, node)} cannot be told from the step")
+            name = graph.names.get(node, node)
+            raise TypeError(
+                f"{graph.name}: the size of {name} cannot be told from the step{place_of(step, str(name), 'return')}"
+            )

@@ -65,14 +65,14 @@ class ReadStep:
         self.__name__ = self.__qualname__ = source.name(definition, definition.name)
         self.__doc__ = ast.get_docstring(definition, clean=False)
         self.__signature__ = _signature(source, definition)
-        self.text = source.text
+        self.text, self.filename = source.text, source.filename
         self._source = source
         self._statements = read_body(source, definition, self.__signature__.parameters.values())
 
     @property
     def reduce(self) -> tuple[Callable[..., Cell], tuple[str, str]]:
         """How a pickle makes the cell again."""
-        return read_cell, (self.text, self._source.filename)
+        return read_cell, (self.text, self.filename)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return self.run(self.__signature__.bind(*arguments, **options).arguments, {})[0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
+import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +70,24 @@ def located(error: Exception, where: str) -> Exception:
         return type(error)(f"{error.args[0]}\n  {where}").with_traceback(error.__traceback__)
     error.add_note(where)
     return error
+
+
+def place_of(step: Any, *words: str) -> str:
+    """Where a step first mentions one of the words, as the last line of a message; "" where its text is not at hand."""
+    if hasattr(step, "run"):
+        filename, first, lines = step.filename, 1, step.text.splitlines()
+    else:
+        try:
+            lines, first = inspect.getsourcelines(step)
+        except (OSError, TypeError):
+            return ""
+        filename = step.__code__.co_filename
+    body = next((k + 1 for k, line in enumerate(lines) if line.rstrip().endswith(":")), 0)
+    for word in words:
+        for number, line in enumerate(lines[body:], first + body):
+            if re.search(rf"(?<![\w.]){re.escape(word)}(?!\w)", line):
+                return f"\n  {filename}, line {number}: {line.strip()}"
+    return ""
 
 
 def _line_in(traceback: TracebackType | None, code: CodeType) -> int:
