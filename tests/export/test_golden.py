@@ -77,7 +77,7 @@ def test_the_network_of_the_textbook() -> None:
     assert formula.forward(network.graph) == ["h = tanh(b_h + W_h h₋ + U_h x)", "y = c_o + V_o h"]
     da = "δh ⊙ (1 - h ⊙ h)"
     assert set(formula.backward(network.graph)) == {
-        "δh = V_oᵀ ∂y + δh₊",
+        "δh = δh₊ + V_oᵀ ∂y",
         f"δh₋ = W_hᵀ ({da})",
         f"δx = U_hᵀ ({da})",
         f"δb_h = Σₜ ({da})",

@@ -388,22 +388,22 @@ def of_unknown_size(x, h, W, V):
 
 @cell(states="h c", gates="h")
 def of_one_value(x, h, c):
-    new = x + h
-    return new + c + 1
+    new = h + 1
+    return new + c
 
 
 @cell(states="h:wide", gates="h")
 def of_two_sizes(x, h, W):
-    y = W.h @ h + sized(x, "narrow")
-    return y
+    narrow = sized(x, "narrow")
+    return W.h @ h + narrow
 
 
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
         (of_unknown_size, "hidden = W.h @ x"),
-        (of_one_value, "return new + c + 1"),
-        (of_two_sizes, 'y = W.h @ h + sized(x, "narrow")'),
+        (of_one_value, "return new + c"),
+        (of_two_sizes, 'narrow = sized(x, "narrow")'),
     ],
 )
 def test_what_is_found_after_the_step_has_run_shows_its_line_too(wrong: Cell, line: str) -> None:
@@ -413,8 +413,6 @@ def test_what_is_found_after_the_step_has_run_shows_its_line_too(wrong: Cell, li
     assert place is not None
     assert (place[1], place[3]) == (__file__, line)
     assert linecache.getline(__file__, int(place[2])).strip() == line
-    text = "\n".join(
-        ["@cell(states='h', gates='h')", "def read(x, h, W, V):", "    a = W.h @ x", "    return h + mean(V.h @ a)"]
-    )
+    text = "@cell(states='h', gates='h')\ndef read(x, h, W, V):\n    a = W.h @ x\n    return h + mean(V.h @ a)"
     with pytest.raises(TypeError, match=r"the size of W\.h cannot be told .*\n  <cell>, line 3: a = W\.h @ x$"):
         assert read_cell(text).graph
