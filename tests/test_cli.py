@@ -366,6 +366,23 @@ class TestShow:
         assert len({done.out for done in forms.values()}) == 4
         assert everloop_command("show", name).out == forms["text"].out
 
+    def test_programs_and_pictures(self, everloop_command):
+        forms = {
+            form: everloop_command("show", "gru", "--as", form) for form in ("numpy", "torch", "diagram", "unrolled")
+        }
+        assert {(done.code, done.err) for done in forms.values()} == {(0, "")}
+        for program in ("numpy", "torch"):
+            compile(forms[program].out, program, "exec")
+            assert "Cho et al. 2014" in forms[program].out
+        assert forms["diagram"].out.startswith("<svg ")
+        long = everloop_command("show", "gru", "--as", "unrolled", "--steps", 7, "--layers", 2, "--bidirectional").out
+        assert (forms["unrolled"].out.count(">gru<"), long.count(">gru<")) == (4, 7 * 2 * 2)
+
+    def test_a_plan_for_given_sizes(self, everloop_command):
+        plan = everloop_command("show", "lstm", "--as", "plan", "--input", 3, "--hidden", 5).out
+        assert re.search(r"for input 3, hidden 5, .*\n +parameters +180\n", plan)
+        assert re.search(r"FLOPs in the loop +265 +a step; of products 200,", plan)
+
     def test_datasets(self, everloop_command):
         done = everloop_command("datasets")
         assert "chinese-reviews" in done.out
