@@ -268,7 +268,7 @@ def _addition(
         return None
     other = user.args[1] if user.args[0] is node else user.args[0]
     ready = other not in inside or level[other] < level[node]
-    if other.size is None or not ready or other.op in ("matmul", "matmul_t"):
+    if other.size is None or not ready:
         return None
     return user, other
 
