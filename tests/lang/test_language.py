@@ -189,6 +189,26 @@ def no_states() -> Cell:
     return one(lambda x: x, states="")
 
 
+@answered(r"^<lambda>: init of b is 'identity', which fills a matrix; b is a vector$")
+def a_vector_filled_as_a_matrix() -> Cell:
+    return one(lambda x, h, b: h + b.i, init={"b": "identity"})
+
+
+@answered(r"^<lambda>: init of W is a function, which fills a vector; W is a matrix$")
+def a_matrix_filled_as_a_vector() -> Cell:
+    return one(lambda x, h, W: h + W.i @ x, init={"W": lambda u, k, n: u})
+
+
+@answered(r"^init: 'W' is 'unity'; by name there are identity, orthogonal, glorot, normal$")
+def a_start_of_no_known_name() -> Cell:
+    return one(lambda x, h, W: h + W.i @ x, init={"W": "unity"})
+
+
+@answered(r"^W\.i is multiplied by 0: a matrix of zeros does nothing; leave it out$")
+def a_matrix_of_zeros() -> Cell:
+    return one(lambda x, h, W: h + (0 * W.i) @ x)
+
+
 @answered(r"^states: x is the input; choose another name$")
 def a_state_called_as_the_input() -> Cell:
     return one(lambda x: x, states="x")

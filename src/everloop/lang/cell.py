@@ -106,9 +106,14 @@ class Cell:
         start = {name: self.start.get(name, self._start_of_past(leaf, trace)) for name, leaf in states.items()}
         start |= {name: self.start[name] for name in self.inputs if name in self.start}
         params = trace.params
-        for name in self.init:
-            if not any(name in param.called for param in params.values()):
+        for name, value in self.init.items():
+            meant = [param for param in params.values() if name in param.called]
+            if not meant:
                 raise TypeError(f"{self.name}: init names {name!r}; the step uses {', '.join(params)}")
+            if isinstance(value, str) and not all(param.is_matrix for param in meant):
+                raise TypeError(f"{self.name}: init of {name} is {value!r}, which fills a matrix; {name} is a vector")
+            if callable(value) and any(param.is_matrix for param in meant):
+                raise TypeError(f"{self.name}: init of {name} is a function, which fills a vector; {name} is a matrix")
         return Graph(
             self.step.__name__,
             inputs,
