@@ -151,11 +151,9 @@ def delays(xs: list[Array], s: State, width: int) -> State:
     return {f"x_{k}": inputs[-k] for k in range(1, width)}
 
 
-def qrnn_f(
-    p: Weights, xs: list[Array], s: State, side: Any, width: int = 2, forget: float = 1.0
-) -> tuple[list[Array], State]:
+def qrnn_f(p: Weights, xs: list[Array], s: State, side: Any, width: int = 2) -> tuple[list[Array], State]:
     z, f = (convolved(p, xs, s, gate, width) for gate in "zf")
-    f = [sigma(v + forget) for v in f]
+    f = [sigma(v) for v in f]
     hs = run_through(f, [(1 - gate) * np.tanh(v) for gate, v in zip(f, z, strict=True)], s["h"])
     return hs, {"h": hs[-1], **delays(xs, s, width)}
 
@@ -168,7 +166,7 @@ def qrnn(p: Weights, xs: list[Array], s: State, side: Any, width: int = 2) -> tu
 
 def qrnn_ifo(p: Weights, xs: list[Array], s: State, side: Any, width: int = 2) -> tuple[list[Array], State]:
     z, i, f, o = (convolved(p, xs, s, gate, width) for gate in "zifo")
-    cs = run_through([sigma(v + 1) for v in f], [sigma(a) * np.tanh(b) for a, b in zip(i, z, strict=True)], s["c"])
+    cs = run_through([sigma(v) for v in f], [sigma(a) * np.tanh(b) for a, b in zip(i, z, strict=True)], s["c"])
     return [sigma(a) * c for a, c in zip(o, cs, strict=True)], {"c": cs[-1], **delays(xs, s, width)}
 
 
@@ -338,11 +336,11 @@ def slstm(p: Weights, xs: list[Array], s: State, side: Any, heads: int = 1) -> t
 
 
 @each_step
-def rhn(p: Weights, x: Array, s: State, depth: int = 3, closed: float = 2.0) -> tuple[Array, State]:
+def rhn(p: Weights, x: Array, s: State, depth: int = 3) -> tuple[Array, State]:
     v = s["s"]
     for k in range(depth):
         a = {g: v @ p[f"R{k}.{g}"].T + p[f"b{k}.{g}"] + (times(p, f"W.{g}", x) if k == 0 else 0) for g in "ht"}
-        v = v + sigma(a["t"] - closed) * (np.tanh(a["h"]) - v)
+        v = v + sigma(a["t"]) * (np.tanh(a["h"]) - v)
     return v, {"s": v}
 
 
@@ -570,7 +568,7 @@ ORACLES: dict[str, Oracle] = {
 OPTIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("qrnn", {"width": 3}, {}),
     ("qrnn_f", {"width": 1}, {}),
-    ("qrnn_f", {"width": 4, "forget": 0.0}, {}),
+    ("qrnn_f", {"width": 4}, {}),
     ("qrnn_ifo", {"width": 1}, {}),
     ("rg_lru", {"heads": 2}, {}),
     ("lru", {"act": identity}, {"act": unchanged}),
@@ -583,7 +581,7 @@ OPTIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("esn", {"radius": 0.5, "leak": 0.3}, {}),
     ("slstm", {"heads": 2}, {}),
     ("slstm", {"heads": 3}, {}),
-    ("rhn", {"depth": 1, "closed": 0.0}, {}),
+    ("rhn", {"depth": 1}, {}),
     ("rhn", {"depth": 5}, {}),
     ("fast_slow_lstm", {"fast": 4}, {}),
     ("transition_gru", {"depth": 3}, {}),

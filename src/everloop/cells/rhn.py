@@ -10,12 +10,13 @@ from everloop.lang.functions import sigmoid, tanh
     source="Zilly et al. 2016, Recurrent Highway Networks",
     year=2016,
     when="language modelling with few units and a deep step from one state to the next",
+    init={"b.t": -2.0},
 )
-def rhn(x, s, W, R, b, *, depth=3, closed=2.0):
+def rhn(x, s, W, R, b, *, depth=3):
     """`depth` layers pass the state on; each replaces the share t of it. Only the first sees the input.
 
-    Options: depth, the layers of a step; closed, a number taken off each gate's bias (the paper starts it at
-    -2 to -4, so that layers begin by carrying the state).
+    Option: depth, the layers of a step. Each gate's bias starts at -2 (the paper: -2 to -4), so that layers begin by
+    carrying the state.
     torch, Keras, ONNX: have no such cell. Depth 1 is `ugrnn` with the gate turned round.
     Beware: a step takes as many products one after another as it has layers.
     """
@@ -23,6 +24,6 @@ def rhn(x, s, W, R, b, *, depth=3, closed=2.0):
         a = R[layer] @ s + b[layer]
         if layer == 0:
             a = a + W @ x
-        t = sigmoid(a.t - closed)
+        t = sigmoid(a.t)
         s = t * tanh(a.h) + (1 - t) * s
     return s
