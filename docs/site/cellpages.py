@@ -17,7 +17,7 @@ import equations
 
 from everloop import cells
 from everloop.compiler.ahead import plan_ahead
-from everloop.compiler.cost import parameters
+from everloop.compiler.cost import parameters, usual_sizes
 from everloop.compiler.describe import KINDS, describe
 from everloop.export import diagram, formula
 from everloop.lang.cell import Cell
@@ -86,7 +86,7 @@ def page(cell: Cell) -> str:
         f'layer = Recurrent("{cell.name}", {INPUT}, {HIDDEN}{_sizes_argument(graph)})\n```',
         "## What runs when",
         f"The [plan](../compiler.md#the-plan), as `everloop show {cell.name} --as plan` prints it.",
-        f"```text\n{describe(schedule, _lengths(graph))}\n```",
+        f"```text\n{describe(schedule, usual_sizes(graph, INPUT, HIDDEN))}\n```",
         "## Parameters",
         *_parameters(cell, graph),
         "## Backward",
@@ -209,22 +209,16 @@ def _diagram(graph: Graph) -> list[str]:
 
 
 def _sizes_argument(graph: Graph) -> str:
-    lengths = _lengths(graph)
+    lengths = usual_sizes(graph, INPUT, HIDDEN)
     chosen = [name for name in graph.size_names if name not in ("input", "hidden") and name not in graph.sizes]
     return ", sizes={" + ", ".join(f'"{name}": {lengths[name]}' for name in chosen) + "}" if chosen else ""
 
 
-def _lengths(graph: Graph) -> dict[str, int]:
-    """As in `everloop cells`: the sizes that a cell does not say itself are half of `hidden`."""
-    known = {"input": INPUT, "hidden": HIDDEN}
-    return {name: known.get(name) or graph.sizes.get(name, HIDDEN // 2) for name in graph.size_names}
-
-
 def _parameters(cell: Cell, graph: Graph) -> list[str]:
-    lengths = _lengths(graph)
+    lengths = usual_sizes(graph, INPUT, HIDDEN)
     rows = []
     for stack, members in graph.stacks.items():
-        shapes = [_shape(param, lengths) for param in members]
+        shapes = [param.shape(lengths) for param in members]
         count = sum(math.prod(shape) for shape in shapes)
         size = " x ".join(map(str, (sum(shape[0] for shape in shapes), *shapes[0][1:])))
         rows.append(
@@ -239,11 +233,6 @@ def _parameters(cell: Cell, graph: Graph) -> list[str]:
         f"{parameters(graph, lengths):,} numbers for {sizes}.",
         "| array | holds | shape | here | numbers | starts at |\n|---|---|---|---:|---:|---|\n" + "\n".join(rows),
     ]
-
-
-def _shape(param: Param, lengths: dict[str, int]) -> tuple[int, ...]:
-    rows, *columns = (lengths[str(size)] for size in param.sizes)
-    return rows, *(size // param.blocks for size in columns)
 
 
 def _symbols(members: tuple[Param, ...]) -> str:

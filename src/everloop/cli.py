@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,9 +18,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from everloop import __version__
-
-if TYPE_CHECKING:
-    from everloop.lang.graph import Graph
 
 app = typer.Typer(
     help="Recurrent neural networks: a file of sequences becomes a trained model; an equation becomes a layer.",
@@ -329,6 +326,7 @@ def show(
     """Show a cell: its equations, the derived backward equations, what runs when, a program, or a picture."""
     from everloop import cells
     from everloop.compiler.ahead import plan_ahead
+    from everloop.compiler.cost import usual_sizes
     from everloop.compiler.describe import describe
     from everloop.export import diagram, formula, numpy_source, torch_source
 
@@ -347,7 +345,7 @@ def show(
         case "backward-latex":
             lines = formula.aligned(formula.backward(graph, formula.LATEX))
         case "plan":
-            lines = [describe(plan_ahead(graph), _lengths(graph, input, hidden))]
+            lines = [describe(plan_ahead(graph), usual_sizes(graph, input, hidden))]
         case "numpy":
             lines = [numpy_source.source(found)]
         case "torch":
@@ -368,12 +366,12 @@ def cells(
     """List the recurrent cells: what kind of loop, how many parameters, when to use which."""
     from everloop import cells as catalogue
     from everloop.compiler.ahead import plan_ahead
-    from everloop.compiler.cost import parameters
+    from everloop.compiler.cost import parameters, usual_sizes
 
     rows = []
     for name in catalogue.names():
         found = catalogue.get(name)
-        lengths = _lengths(found.graph, input, hidden)
+        lengths = usual_sizes(found.graph, input, hidden)
         rows.append(
             {
                 "cell": name,
@@ -393,12 +391,6 @@ def cells(
         table.add_row(row["cell"], row["kind"], f"{row['parameters']:,}", str(row["year"] or ""), escape(row["when"]))
     table.columns[2].justify = "right"
     _out().print(table)
-
-
-def _lengths(graph: Graph, input: int, hidden: int) -> dict[str, int]:
-    """The length of each size of a cell: those that it does not say itself are half of `hidden`."""
-    known = {"input": input, "hidden": hidden}
-    return {name: known.get(name) or graph.sizes.get(name, max(1, hidden // 2)) for name in graph.size_names}
 
 
 @app.command()

@@ -15,14 +15,13 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 from everloop import cells
-from everloop.backends._spelling import SPELLING, outer
-from everloop.backends._values import make_matrix
+from everloop.backends._spelling import SPELLING, cumulative, outer
+from everloop.backends._values import length, make_matrix
 from everloop.compiler.differentiate import differentiate
 from everloop.compiler.weights import through_made
 from everloop.lang.cell import Cell
 from everloop.lang.expr import Expr, Size, toposort
 from everloop.lang.graph import Graph
-from everloop.lang.param import Param
 from everloop.nn import Recurrent
 
 __all__ = [
@@ -140,23 +139,23 @@ def evaluate_step(
             case "const":
                 values[node] = node.attr
             case "count":
-                values[node] = float(_length(node.attr, sizes))
+                values[node] = float(length(node.attr, sizes))
             case "index":
-                values[node] = torch.arange(_length(node.size, sizes)).to(like)
+                values[node] = torch.arange(length(node.size, sizes)).to(like)
             case "matmul":
                 values[node] = args[0] @ _whole(graph, node.attr[0], given).t()
             case "matmul_t":
                 values[node] = sum(arg @ _whole(graph, name, given) for name, arg in zip(node.attr, args, strict=True))
             case "cumsum":
-                values[node] = (args[0].flip(-1).cumsum(-1).flip(-1)) if node.attr else args[0].cumsum(-1)
+                values[node] = cumulative(args[0], node.attr)
             case "spread":
-                values[node] = args[0] * like.new_ones(_length(node.size, sizes))
+                values[node] = args[0] * like.new_ones(length(node.size, sizes))
             case _:
                 values[node] = SPELLING[node.op](*args)
 
     def rows(node: Expr) -> Tensor:
         value = values[node] if isinstance(values[node], Tensor) else like.new_tensor(values[node])
-        return value.expand(like.shape[0], 1 if node.size is None else _length(node.size, sizes))
+        return value.expand(like.shape[0], 1 if node.size is None else length(node.size, sizes))
 
     return (
         {name: rows(node) for name, node in graph.outputs.items()},
@@ -208,22 +207,10 @@ def with_made(graph: Graph, given: Mapping[str, Tensor], sizes: Mapping[str, int
     return known
 
 
-def stored_shape(param: Param, sizes: Mapping[str, int]) -> list[int]:
-    """The shape of the array that holds a parameter: of a block-diagonal matrix, its blocks over each other."""
-    shape = [sizes[str(size)] for size in param.sizes]
-    return shape if param.blocks == 1 else [shape[0], shape[1] // param.blocks]
-
-
 def _whole(graph: Graph, name: str, given: Mapping[str, Tensor]) -> Tensor:
     """A matrix [R, C], whether or not it is kept as diagonal blocks."""
     blocks = graph.params[name].blocks
     return torch.block_diag(*given[name].chunk(blocks)) if blocks > 1 else given[name]
-
-
-def _length(size: Size | None, sizes: Mapping[str, int]) -> int:
-    assert size is not None
-    assert size.name is not None
-    return sizes[size.name]
 
 
 def _weighed(results: Iterable[Tensor]) -> Tensor:
@@ -376,7 +363,7 @@ class _Check:
             name: torch.full((rows, self.width(leaf.size)), graph.start[name], dtype=torch.float64)
             for name, leaf in graph.states.items()
         }
-        params = {name: draw(*stored_shape(param, self.sizes)) / 2 for name, param in graph.held.items()}
+        params = {name: draw(*param.shape(self.sizes)) / 2 for name, param in graph.held.items()}
         for _ in range(3):
             _, state = evaluate_step(graph, inputs() | params, state, self.sizes)
         state = {name: _nearby(array).requires_grad_() for name, array in state.items()}
@@ -469,14 +456,14 @@ class _Check:
         lengths = [3, 0, 5, 1]
         batch = self.batch(layer, time=5, rows=4)
         for array in (batch.x, *batch.side.values()):
-            for row, length in enumerate(lengths):
-                array.data[row, length:] = torch.nan
+            for row, steps in enumerate(lengths):
+                array.data[row, steps:] = torch.nan
         leaves = [*batch.leaves, *layer.parameters()]
         together = _Run.of(batch.run(layer, lengths), leaves)
         ys, finals = [], []
-        for row, length in enumerate(lengths):
-            y, final = batch.rows(row, row + 1).steps(0, length, None).run(layer)
-            ys.append(torch.nn.functional.pad(y, (0, 0, 0, 5 - length)))
+        for row, steps in enumerate(lengths):
+            y, final = batch.rows(row, row + 1).steps(0, steps).run(layer)
+            ys.append(torch.nn.functional.pad(y, (0, 0, 0, 5 - steps)))
             finals.append(final)
         alone = _Run.of((torch.cat(ys), (torch.cat(parts, 1) for parts in zip(*finals, strict=True))), leaves)
         self.equal(f"lengths {lengths} in one batch, against each alone", together, alone, self.leaves(layer))

@@ -20,7 +20,7 @@ from everloop.lang.cell import Cell, cell
 from everloop.lang.expr import ELEMENTWISE
 from everloop.lang.graph import Graph
 from everloop.nn import Recurrent
-from everloop.testing import SAME, assert_close, check_cell, derived_gradient, evaluate_step, stored_shape
+from everloop.testing import SAME, assert_close, check_cell, derived_gradient, evaluate_step
 
 # Everything in a range in which no value overflows and nothing is divided by a small number.
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -98,7 +98,7 @@ class Step:
             return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
         given = {"x": draw(2, 3), "gap": draw(2, 1), "mask": draw(2, 4)}
-        given |= {name: draw(*stored_shape(param, SIZES)) for name, param in graph.held.items()}
+        given |= {name: draw(*param.shape(SIZES)) for name, param in graph.held.items()}
         return Step(given, {name: draw(2, 4) for name in graph.states})
 
     def results(self, graph: Graph) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
@@ -162,12 +162,16 @@ def run(
     """What `run_loop` does: in parallel over time where the plan has an affine form, torch does not differentiate
     the run itself, and it gains something.
     """
-    given = [*values.values(), *states.values(), *values.weights.stacks.values()]
-    watched = torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in given)
     final = None
-    if form is not None and not watched:
+    if form is not None and not _differentiated(values, states):
         final = run_scan(form, values, states, batch_sizes, history, backwards=backwards)
     return run_loop(schedule, values, states, batch_sizes, history, backwards=backwards) if final is None else final
+
+
+def _differentiated(values: Values, states: Mapping[str, Tensor]) -> bool:
+    """Whether torch keeps a record of the run, to differentiate it."""
+    given = chain(values.values(), states.values(), values.weights.stacks.values())
+    return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in given)
 
 
 def run_scan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -71,6 +72,12 @@ def parameters(graph: Graph, sizes: Mapping[str, int]) -> int:
     return sum(counted.stored(param) for param in graph.held.values())
 
 
+def usual_sizes(graph: Graph, input: int, hidden: int) -> dict[str, int]:
+    """The length of each size of a cell: those that it does not say itself are half of `hidden`."""
+    known = {"input": input, "hidden": hidden}
+    return {name: known.get(name) or graph.sizes.get(name, max(1, hidden // 2)) for name in graph.size_names}
+
+
 @dataclass(frozen=True)
 class Counting:
     graph: Graph
@@ -81,10 +88,7 @@ class Counting:
 
     def stored(self, param: Param) -> int:
         """Entries of a parameter; of a block-diagonal matrix, those of its blocks."""
-        entries = 1
-        for size in param.sizes:
-            entries *= self.length(size)
-        return entries // param.blocks
+        return math.prod(param.shape(self.sizes))
 
     def work(self, stages: Iterable[Stage]) -> Work:
         products = elementwise = costly = 0

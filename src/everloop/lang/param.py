@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from everloop.lang.expr import WRITTEN, Expr, Size
@@ -32,6 +32,14 @@ class Param:
         """The names that it goes by, the closest first: U1.h, U1, and those of all numbered families: U.h, U."""
         base = self.family.rstrip("0123456789")
         return self.name, self.family, f"{base}.{self.slot}", base
+
+    def shape(self, sizes: Mapping[str, int]) -> list[int]:
+        """The shape of the array that holds it, for the lengths of the sizes by name."""
+        lengths = [sizes[str(size)] for size in self.sizes]
+        for size, length in zip(self.sizes, lengths, strict=True):
+            if length % self.blocks:
+                raise ValueError(f"{self.name} is block-diagonal: {size} = {length} is not {self.blocks} equal parts")
+        return [lengths[0], *(length // self.blocks for length in lengths[1:])]
 
     @property
     def is_matrix(self) -> bool:

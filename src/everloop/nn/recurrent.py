@@ -213,8 +213,8 @@ class _Layer(nn.Module):
         self.sizes = sizes
         self.recurrence = Recurrence(cell, sizes)
         for stack, members in cell.graph.stacks.items():
-            rows = sum(_lengths(param, sizes)[0] for param in members)
-            shape = [rows, *(length // members[0].blocks for length in _lengths(members[0], sizes)[1:])]
+            shapes = [param.shape(sizes) for param in members]
+            shape = [sum(rows for rows, *_ in shapes), *shapes[0][1:]]
             self.register_parameter(stack, nn.Parameter(torch.empty(shape, **factory)))
         self.reset_parameters()
 
@@ -252,7 +252,7 @@ class _Layer(nn.Module):
         for stack, members in cell.graph.stacks.items():
             begin = 0
             for param in members:
-                rows = _lengths(param, sizes)[0]
+                rows = param.shape(sizes)[0]
                 _start(self.get_parameter(stack)[begin : begin + rows], param, cell)
                 begin += rows
 
@@ -297,14 +297,6 @@ def meets_state(param: Param, cell: Cell) -> bool:
         if other.made is not None and any(node.attr == param.name for node in toposort([other.made])):
             acting.add(other.name)
     return any(node.op == "matmul" and node.attr[0] in acting and node in graph.depends for node in graph.nodes)
-
-
-def _lengths(param: Param, sizes: Mapping[str, int]) -> list[int]:
-    lengths = [sizes[str(size)] for size in param.sizes]
-    for size, length in zip(param.sizes, lengths, strict=True):
-        if length % param.blocks:
-            raise ValueError(f"{param.name} is block-diagonal: {size} = {length} is not {param.blocks} equal parts")
-    return lengths
 
 
 def _stack(arrays: list[Tensor]) -> Tensor:
