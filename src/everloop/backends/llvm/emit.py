@@ -1,0 +1,211 @@
+"""A program as LLVM functions.
+
+    run      called from Python, with one array of words (Layout): lays the weights out, then the blocks of sequences,
+             each by whichever thread comes first
+    pack     the weights as the tiles read them, and what is the same at every step
+    block    some sequences from their first step to their last (or back), in chunks of steps
+"""
+
+from __future__ import annotations
+
+from everloop.backends.llvm import tiles
+from everloop.backends.llvm.builder import Function, Word
+from everloop.backends.llvm.functions import FUNCTIONS, declarations as function_declarations, define
+from everloop.backends.llvm.layout import BLOCK_WORDS, Layout
+from everloop.backends.llvm.lower import Buffer, Program
+from everloop.backends.llvm.outers import write_outers
+from everloop.backends.llvm.pack import write_pack
+from everloop.backends.llvm.passes import Rows, write_pass
+from everloop.backends.llvm.tiles import ATTRIBUTES, group_vectors
+from everloop.backends.llvm.vectors import Numbers, declarations
+
+_ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" "min-legal-vector-width"="512" }'
+
+
+def write(program: Program, numbers: Numbers, weight: str = "") -> str:
+    """The module of a program. weight: the kind of number that weights are stored in, if another one."""
+    layout = Layout(program, numbers)
+    block = Block(program, numbers, layout, weight).write()
+    functions = [str(write_pack(program, numbers, layout)), block, _run(layout)]
+    widths = sorted({group_vectors(one, group, numbers) for _, one in program.passes() for group in one.groups})
+    functions += [tiles.product(width, numbers, weight) for width in widths]
+    if program.request.outers:
+        functions.append(tiles.outer(numbers))
+    head = set(declarations(numbers))
+    ops = sorted({node.op for node in program.nodes if node.op in FUNCTIONS})
+    for kind in (numbers.vector, numbers.scalar):
+        head |= function_declarations(ops, kind)
+        functions += [define(op, kind) for op in ops]
+    return "\n".join([f"; {program.graph.name}", *sorted(head), "", *functions, _ATTRIBUTES, ""])
+
+
+def _run(layout: Layout) -> str:
+    f = Function("run", [("ptr", "args")], ATTRIBUTES)
+    packed = f.compare("ne", layout.word(f, "ready"), 0)
+    done, fresh = f.label("packed"), f.label("fresh")
+    f.do(f"br i1 {packed}, label %{done}, label %{fresh}")
+    f._open(fresh)
+    f.do("call void @pack(ptr %args)")
+    f.go(done)
+    count = layout.word(f, "count")
+    alone = f.compare("sle", layout.word(f, "threads"), 1)
+    one, many, end = f.label("alone"), f.label("together"), f.label("end")
+    f.do(f"br i1 {alone}, label %{one}, label %{many}")
+    f._open(one)
+    with f.loop(0, count, 1, "block") as block:
+        f.do(f"call void @block(ptr %args, i64 {block})")
+    f.do(f"br label %{end}")
+    f._open(many)
+    pool = layout.pointer(f, "pool")
+    f.do(f"call void {pool}(ptr @block, ptr %args, i64 {count}, i64 {layout.word(f, 'threads')})")
+    f.go(end)
+    return str(f)
+
+
+class Block:
+    """Writes the function of one block of sequences."""
+
+    def __init__(self, program: Program, numbers: Numbers, layout: Layout, weight: str) -> None:
+        self.program, self.numbers, self.layout, self.weight = program, numbers, layout, weight
+        self.f = Function("block", [("ptr", "args"), ("i64", "block")], ATTRIBUTES)
+        self.scalar, self.bytes = numbers.scalar, numbers.bytes
+        self.backwards = program.request.backwards
+
+    def write(self) -> str:
+        f = self.f
+        self._entry()
+        with f.loop(0, self.chunks, 1, "chunk") as number:
+            first = f.mul(f.sub(f.sub(self.chunks, 1), number) if self.backwards else number, self.span)
+            count = f.smaller(self.span, f.sub(self.steps, first), "steps")
+            self.first = first
+            if self.program.before or self.program.after or self.program.request.outers:
+                self.active = self._table(count)
+            for one in self.program.before:
+                write_pass(self, one, Rows("before", self.active))
+            with f.loop(0, count, 1, "s") as s:
+                self._step(f.sub(f.sub(count, 1), s) if self.backwards else s)
+            for one in self.program.after:
+                write_pass(self, one, Rows("after", self.active))
+            if self.program.request.outers:
+                write_outers(self, Rows("sums", self.active))
+        self._leave()
+        return str(f)
+
+    # Before the first step and after the last.
+
+    def _entry(self) -> None:
+        f, layout = self.f, self.layout
+        record = f.at("i64", layout.pointer(f, "blocks"), f.mul("%block", BLOCK_WORDS))
+        words = [f.load("i64", f.at("i64", record, k), name, 8) for k, name in enumerate(("begin", "rows", "steps"))]
+        self.begin, self.rows, self.steps = words
+        names = ("scratch", "keep", "grads")
+        self.scratch, self.keep, self.grads = (f.load("ptr", f.at("i64", record, 3 + k), n, 8) for k, n in enumerate(names))
+        self.sizes, self.offsets = layout.pointer(f, "batch_sizes"), layout.pointer(f, "offsets")
+        self.packed = layout.pointer(f, "packed")
+        self.span = layout.word(f, "span")
+        self.chunks = f.ceil_div(self.steps, self.span)
+        self.areas = {
+            name: f.at(self.scalar, self.scratch, layout.word(f, f"at:{name}"), name) for name in layout.areas
+        }
+        self.outer = {
+            name: (layout.pointer(f, f"outer:{name}"), layout.word(f, f"stride:{name}")) for name in layout.outer
+        }
+        self.stacks = {name: layout.pointer(f, f"stack:{name}") for name in layout.stacks}
+        self._keep_regions()
+        for name, buffer in self.program.new.items():
+            start, final = layout.pointer(f, f"start:{name}"), layout.pointer(f, f"final:{name}")
+            for target in ([] if self.backwards else [self.slot(buffer, 0)]) + [self._state_row(final, buffer, 0)]:
+                self._copy(target, self._state_row(start, buffer, 0), f.mul(self.rows, buffer.width))
+
+    def _keep_regions(self) -> None:
+        f = self.f
+        self.regions: dict[str, str] = {}
+        place: Word = 0
+        for name, width in self.layout.kept.items():
+            self.regions[name] = f.at(self.scalar, self.keep, place, name)
+            place = f.add(place, self.layout.kept_size(f, self.rows, f.add(self.steps, 1), width))
+
+    def _leave(self) -> None:
+        """The gradients of the states before the first step."""
+        if not self.backwards:
+            return
+        f = self.f
+        with f.when(f.compare("sgt", self.steps, 0)):
+            count = self._running(0)
+            for name, buffer in self.program.new.items():
+                final = self.layout.pointer(f, f"final:{name}")
+                self._copy(self._state_row(final, buffer, 0), self.slot(buffer, 0), f.mul(count, buffer.width))
+
+    def _state_row(self, array: str, buffer: Buffer, row: Word) -> str:
+        f = self.f
+        return f.at(self.scalar, array, f.mul(f.add(self.begin, row), buffer.width))
+
+    def _copy(self, target: str, source: str, count: Word) -> None:
+        self.f.do(
+            f"call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {self.f.mul(count, self.bytes)}, i1 0)"
+        )
+
+    # Time.
+
+    def _running(self, step: Word) -> Word:
+        """How many sequences of the block have a step."""
+        f = self.f
+        size = f.load("i64", f.at("i64", self.sizes, step), "running", 8)
+        return f.larger(0, f.smaller(self.rows, f.sub(size, self.begin)))
+
+    def _step(self, s: Word) -> None:
+        f = self.f
+        t = f.add(self.first, s, "step")
+        count = self._running(t)
+        outer = f.add(f.load("i64", f.at("i64", self.offsets, t), "offset", 8), self.begin)
+        rows = Rows("loop", count, t, f.mul(s, self.rows), outer)
+        later = f.alloca("i64", "later")
+        f.store("i64", "0", later, 8)
+        with f.when(f.compare("slt", f.add(t, 1), self.steps)):
+            f.store("i64", str(self._running(f.add(t, 1))), later, 8)
+        other = f.load("i64", later, "later", 8)
+        moved = f.sub(count, other)
+        if self.backwards:
+            with f.when(f.compare("sgt", moved, 0)):
+                self._states_between("start", other, moved, t)
+        for one in self.program.loop:
+            write_pass(self, one, rows)
+        if not self.backwards:
+            with f.when(f.compare("sgt", moved, 0)):
+                self._states_between("final", other, moved, t)
+
+    def _states_between(self, side: str, row: Word, count: Word, t: Word) -> None:
+        """Forwards, sequences that end leave their state; backwards, those that begin get one."""
+        f = self.f
+        for name, buffer in self.program.new.items():
+            array = self._state_row(self.layout.pointer(f, f"{side}:{name}"), buffer, row)
+            slot = f.at(self.scalar, self.slot(buffer, f.add(t, 1)), f.mul(row, buffer.width))
+            pair = (slot, array) if side == "start" else (array, slot)
+            self._copy(*pair, f.mul(count, buffer.width))
+
+    def slot(self, buffer: Buffer, t: Word) -> str:
+        """The states between step t - 1 and step t."""
+        f = self.f
+        if buffer.where == "slots":
+            return f.at(self.scalar, self.regions[buffer.name], f.mul(f.mul(t, self.rows), buffer.width))
+        turn = t & 1 if isinstance(t, int) else f.let(f"and i64 {t}, 1", "turn")
+        return f.at(self.scalar, self.areas[f"pair:{buffer.name}"], f.mul(f.mul(turn, self.rows), buffer.width))
+
+    def _table(self, count: Word) -> Word:
+        """Which rows of the chunk there are: their places in its buffers, and in the arrays of the caller."""
+        f = self.f
+        total = f.alloca("i64", "total")
+        f.store("i64", "0", total, 8)
+        with f.loop(0, count, 1, "s") as s:
+            t = f.add(self.first, s)
+            outer = f.add(f.load("i64", f.at("i64", self.offsets, t), "offset", 8), self.begin)
+            place = f.mul(s, self.rows)
+            running = self._running(t)
+            begin = f.load("i64", total, "n", 8)
+            with f.loop(0, running, 1, "r") as r:
+                k = f.add(begin, r)
+                f.store("i64", str(f.add(place, r)), f.at("i64", self.areas["table"], k), 8)
+                f.store("i64", str(f.add(outer, r)), f.at("i64", self.areas["table outer"], k), 8)
+            f.store("i64", str(f.add(begin, running)), total, 8)
+        return f.load("i64", total, "active", 8)
+

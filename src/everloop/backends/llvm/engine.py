@@ -1,0 +1,108 @@
+"""A program compiled, with all that a call of it needs to know. Knows memory by its addresses only."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+
+import numpy as np
+
+from everloop.backends.llvm.emit import write
+from everloop.backends.llvm.jit import library
+from everloop.backends.llvm.layout import BLOCK_WORDS, Layout
+from everloop.backends.llvm.lower import Program, Request
+from everloop.backends.llvm.machine import host
+from everloop.backends.llvm.pool import run_address
+from everloop.backends.llvm.vectors import Numbers
+
+CHUNK_ROWS = 256
+"""Rows of all sequences of a block and the steps of one chunk together: what lies in its buffers stays in the cache."""
+
+
+@cache
+def numbers_of(dtype: str) -> Numbers:
+    """float32 or float64, in the registers of this machine."""
+    machine = host()
+    if dtype == "float32":
+        return Numbers("float", machine.lanes, machine.registers)
+    return Numbers("double", machine.lanes // 2, machine.registers)
+
+
+class Engine:
+    """The code of one program, and what its calls have in common."""
+
+    def __init__(self, request: Request, dtype: str, weight: str = "") -> None:
+        self.numbers, self.weight = numbers_of(dtype), weight
+        self.program = Program(request)
+        self.layout = Layout(self.program, self.numbers)
+        self.library = library(f"{fingerprint(self.program)} {dtype} {weight}", self.source)
+        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.library.address("run"))
+
+    def source(self) -> str:
+        """The intermediate code."""
+        return write(self.program, self.numbers, self.weight)
+
+    def run(self, words: np.ndarray) -> None:
+        self._run(words.ctypes.data)
+
+    def words(self, values: Mapping[str, int]) -> np.ndarray:
+        """The array of words of a call, from its words by name."""
+        made = np.empty(len(self.layout.words), np.int64)
+        for name, place in self.layout.words.items():
+            made[place] = values[name]
+        return made
+
+
+@lru_cache(maxsize=256)
+def steps(batch_sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of every step, and the first row of each: int64 [T] both."""
+    sizes = np.array(batch_sizes, np.int64)
+    return sizes, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])[: len(sizes)]
+
+
+def cut(batch: int, threads: int) -> list[tuple[int, int]]:
+    """Blocks of sequences (first, count) for some threads: a few more than there are threads, if each is of some size,
+    so that one that is late finds the others' work done.
+    """
+    if threads <= 1 or batch <= 1:
+        return [(0, batch)] if batch else []
+    count = min(batch, 2 * threads if batch >= 16 * threads else threads)
+    ends = [batch * k // count for k in range(count + 1)]
+    return [(begin, end - begin) for begin, end in zip(ends, ends[1:], strict=False)]
+
+
+def lengths(blocks: Sequence[tuple[int, int]], batch_sizes: Sequence[int]) -> list[int]:
+    """The steps of each block: those of its first, longest sequence."""
+    if not batch_sizes or batch_sizes[-1] > blocks[-1][0]:
+        return [len(batch_sizes)] * len(blocks)
+    sizes, _ = steps(tuple(batch_sizes))
+    return [int(np.count_nonzero(sizes > begin)) for begin, _ in blocks]
+
+
+def fingerprint(program: Program) -> str:
+    """A text that is the same for programs that become the same code."""
+    request, graph = program.request, program.graph
+    number = {node: k for k, node in enumerate(program.nodes)}
+    lines = [f"backwards {request.backwards}"]
+    for node in program.nodes:
+        attr = program.length(node.attr) if node.op == "count" else node.attr
+        lines.append(f"{node.op} {[number[arg] for arg in node.args]} {attr!r} {node.size and program.width(node)}")
+    for title, found in (("outer", request.outer), ("keep", request.keep), ("sums", request.sums), ("new", graph.new)):
+        lines.append(f"{title} {[(name, number[node]) for name, node in found.items()]}")
+    lines += [f"sum {outer.matrix} {number[outer.rows]} {number[outer.columns]}" for outer in request.outers]
+    lines += [f"input {name} {buffer.where} {buffer.width}" for name, buffer in request.inputs.items()]
+    lines += [f"place {name} {place}" for name, place in request.places.items()]
+    for stack, members in graph.stacks.items():
+        shapes = [(param.name, [program.length(size) for size in param.sizes], param.blocks) for param in members]
+        lines.append(f"stack {stack} {shapes}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def pool() -> int:
+    """The address of the function that has blocks run by several threads."""
+    return run_address()
+
+
+__all__ = ["BLOCK_WORDS", "CHUNK_ROWS", "Engine", "cut", "fingerprint", "lengths", "numbers_of", "pool", "steps"]

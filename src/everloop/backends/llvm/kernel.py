@@ -1,0 +1,239 @@
+"""The kernel as layers use it: arrays are torch's, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from everloop.backends.llvm.engine import CHUNK_ROWS, Engine, cut, lengths, pool, steps
+from everloop.backends.llvm.layout import BLOCK_WORDS
+from everloop.backends.llvm.lower import Buffer, Outer, Request
+from everloop.compiler.differentiate import Adjoint, differentiate
+from everloop.compiler.kernel import only
+from everloop.compiler.plan import plan
+from everloop.compiler.saves import save
+from everloop.compiler.simplify import simplify
+from everloop.lang.graph import Graph
+
+NOTHING: frozenset[str] = frozenset()
+
+
+class LlvmKernel:
+    """A cell as machine code, compiled when first called for."""
+
+    def __init__(self, graph: Graph, sizes: Mapping[str, int], dtype: str) -> None:
+        self.graph, self.sizes, self.dtype = plan(graph).graph, dict(sizes), dtype
+        self._training: dict[frozenset[str], _Training] = {}
+
+    @property
+    def source(self) -> str:
+        return self._inference.source()
+
+    @cached_property
+    def _inference(self) -> Engine:
+        return Engine(Request(self.graph, self.sizes, outer=self.graph.outputs), self.dtype)
+
+    @cached_property
+    def _adjoint(self) -> Adjoint:
+        return differentiate(self.graph)
+
+    def _trained(self, wanted: frozenset[str]) -> _Training:
+        if wanted not in self._training:
+            self._training[wanted] = _Training(self.graph, self._adjoint, self.sizes, self.dtype, wanted)
+        return self._training[wanted]
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        states: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        *,
+        keep: bool,
+        wanted: frozenset[str] = NOTHING,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        engine = self._trained(wanted).forward if keep else self._inference
+        like, batch = _like(inputs, states), _batch(states, batch_sizes)
+        call = _Call(engine, like, cut(batch, torch.get_num_threads()), batch_sizes, weights)
+        total = sum(batch_sizes)
+        outputs = {name: like.new_empty(total, buffer.width) for name, buffer in engine.program.outers.items()}
+        final = {name: like.new_empty(batch, buffer.width) for name, buffer in engine.program.new.items()}
+        given = {name: array for name, array in inputs.items() if name in engine.program.inputs}
+        kept = call.run({**given, **outputs}, states, final)
+        if not keep:
+            return outputs, final, {}
+        training = self._trained(wanted)
+        saved = {name: array for name, array in inputs.items() if name in training.inputs}
+        return outputs, final, saved | {KEPT: kept, CUT: like.new_empty(len(call.blocks), batch, 0)}
+
+    def backward(
+        self,
+        saved: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor | None],
+        final_grads: Mapping[str, Tensor | None],
+        weights: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        wanted: frozenset[str],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        training = self._trained(wanted)
+        engine, program = training.backward, training.backward.program
+        count, batch, _ = saved[CUT].shape
+        kept = saved[KEPT]
+        blocks = [(batch * k // count, batch * (k + 1) // count - batch * k // count) for k in range(count)]
+        call = _Call(engine, kept, blocks, batch_sizes, weights)
+        total = sum(batch_sizes)
+        given = dict(saved) | {f"d:{name}": grad for name, grad in grads.items()}
+        arrays: dict[str, Tensor] = {}
+        for name, buffer in program.inputs.items():
+            found = given[name]
+            arrays[name] = kept.new_zeros(1, buffer.width).expand(total, -1) if found is None else found
+        made = {name: kept.new_empty(total, buffer.width) for name, buffer in program.outers.items()}
+        start, final = {}, {}
+        for name, buffer in program.new.items():
+            found = final_grads[name.removeprefix("d:")]
+            start[name] = kept.new_zeros(batch, buffer.width) if found is None else found
+            final[name] = kept.new_empty(batch, buffer.width)
+        flat = kept.new_zeros(max(1, count), training.size)
+        call.run({**arrays, **made}, start, final, kept, flat)
+        whole = flat[0] if count <= 1 else flat.sum(0)
+        stacks = {}
+        for stack, (place, shape) in training.stacks.items():
+            stacks[stack] = whole[place : place + shape.numel()].view(shape)
+        made_inputs = {name.removeprefix("d:"): array for name, array in made.items()}
+        return made_inputs, {name.removeprefix("d:"): array for name, array in final.items()}, stacks
+
+
+KEPT, CUT = "kept", "cut"
+
+
+class _Training:
+    """The forward program that keeps what the backward program reads, and that one, for the wanted gradients."""
+
+    def __init__(
+        self, graph: Graph, adjoint: Adjoint, sizes: Mapping[str, int], dtype: str, wanted: frozenset[str]
+    ) -> None:
+        found = save(only(adjoint, graph, wanted), graph)
+        back = simplify(found.graph)
+        self.inputs = frozenset(name for name in graph.inputs if name in back.inputs)
+        keep = {name: node for name, node in found.saved.items() if name in back.inputs}
+        self.forward = Engine(Request(graph, sizes, outer=graph.outputs, keep=keep), dtype)
+        program = self.forward.program
+        self.stacks: dict[str, tuple[int, torch.Size]] = {}
+        places: dict[str, int] = {}
+        self.size = 0
+        for stack, members in graph.stacks.items():
+            if stack not in wanted:
+                continue
+            shapes = [[program.length(size) for size in param.sizes] for param in members]
+            begin = self.size
+            for param, (rows, *columns) in zip(members, shapes, strict=True):
+                places[param.name] = self.size
+                self.size += rows * (columns[0] // param.blocks if columns else 1)
+            rows = sum(shape[0] for shape in shapes)
+            self.stacks[stack] = begin, torch.Size([rows, (self.size - begin) // rows][: len(shapes[0])])
+        outers = [
+            Outer(name, back.outputs[rows], back.outputs[columns])
+            for name, pairs in found.matrices.items()
+            for rows, columns in pairs
+        ]
+        self.backward = Engine(
+            Request(
+                back,
+                sizes,
+                backwards=True,
+                inputs={name: Buffer(name, "keep", buffer.width) for name, buffer in program.kept.items()},
+                outer={f"d:{name}": back.outputs[key] for name, key in found.inputs.items()},
+                sums={name: back.outputs[key] for name, key in found.vectors.items()},
+                outers=tuple(outers),
+                places=places,
+            ),
+            dtype,
+        )
+
+
+class _Call:
+    """One call of a program: memory for it, and the words that say where everything is."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        like: Tensor,
+        blocks: list[tuple[int, int]],
+        batch_sizes: Sequence[int],
+        weights: Mapping[str, Tensor],
+    ) -> None:
+        self.engine, self.like, self.blocks = engine, like, blocks
+        self.batch_sizes = tuple(batch_sizes)
+        self.weights = {name: weights[name].contiguous() for name in engine.layout.stacks}
+
+    def run(
+        self,
+        outer: Mapping[str, Tensor],
+        start: Mapping[str, Tensor],
+        final: Mapping[str, Tensor],
+        kept: Tensor | None = None,
+        grads: Tensor | None = None,
+    ) -> Tensor:
+        """Do it; what was kept."""
+        layout, like = self.engine.layout, self.like
+        rows = max((count for _, count in self.blocks), default=0)
+        long = lengths(self.blocks, self.batch_sizes) if self.blocks else []
+        span = max(1, min(len(self.batch_sizes), -(-CHUNK_ROWS // max(1, rows))))
+        places, size = layout.scratch(rows, span)
+        scratch = like.new_empty(size * len(self.blocks))
+        packed = like.new_empty(layout.packed_size)
+        sizes = [layout.kept_total(count, t) for (_, count), t in zip(self.blocks, long, strict=True)]
+        memory = like.new_empty(sum(sizes)) if kept is None else kept
+        item = like.element_size()
+        record = np.zeros((len(self.blocks), BLOCK_WORDS), np.int64)
+        place = memory.data_ptr()
+        for k, ((begin, count), t) in enumerate(zip(self.blocks, long, strict=True)):
+            at = 0 if grads is None else grads[k].data_ptr()
+            record[k, :6] = begin, count, t, scratch.data_ptr() + k * size * item, place, at
+            place += sizes[k] * item
+        batch, offsets = steps(self.batch_sizes)
+        threads = torch.get_num_threads() if len(self.blocks) > 1 else 1
+        words = {
+            "blocks": record.ctypes.data,
+            "batch_sizes": batch.ctypes.data,
+            "offsets": offsets.ctypes.data,
+            "packed": packed.data_ptr(),
+            "ready": 0,
+            "count": len(self.blocks),
+            "threads": threads,
+            "pool": pool() if threads > 1 else 0,
+            "span": span,
+        }
+        alive = []
+        for name in layout.outer:
+            array = _rows(outer[name])
+            alive.append(array)
+            words[f"outer:{name}"] = array.data_ptr()
+            words[f"stride:{name}"] = array.stride(0)
+        for name in self.engine.program.new:
+            first = start[name].contiguous()
+            alive.append(first)
+            words[f"start:{name}"], words[f"final:{name}"] = first.data_ptr(), final[name].data_ptr()
+        words |= {f"stack:{name}": array.data_ptr() for name, array in self.weights.items()}
+        words |= {f"at:{name}": places[name] for name in layout.areas}
+        self.engine.run(self.engine.words(words))
+        return memory
+
+
+def _rows(array: Tensor) -> Tensor:
+    """An array whose rows lie without gaps, each for itself."""
+    return array if array.stride(-1) == 1 or array.shape[-1] == 1 else array.contiguous()
+
+
+def _like(inputs: Mapping[str, Tensor], states: Mapping[str, Tensor]) -> Tensor:
+    return next(iter((*inputs.values(), *states.values())))
+
+
+def _batch(states: Mapping[str, Tensor], batch_sizes: Sequence[int]) -> int:
+    if states:
+        return next(iter(states.values())).shape[0]
+    return batch_sizes[0] if batch_sizes else 0

@@ -1,0 +1,168 @@
+"""Where everything is that a program's functions read and write: one array of words, and areas in scratch memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from everloop.backends.llvm.builder import Function, Word
+from everloop.backends.llvm.lower import Buffer, Program
+from everloop.backends.llvm.tiles import MOST_ROWS, MOST_VECTORS, OUTER_ROWS, outer_vectors, units_of
+from everloop.backends.llvm.vectors import Numbers
+from everloop.lang.expr import Expr
+
+BLOCK_WORDS = 8
+"""begin, rows, steps, scratch, keep, grads of a block, and two words unused."""
+
+ALIGNED = 16
+"""Areas begin at multiples of so many numbers."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A piece of scratch memory: numbers for every row of a step, for every row of a chunk, and besides."""
+
+    per_row: int = 0
+    per_chunk_row: int = 0
+    fixed: int = 0
+
+    def size(self, rows: int, span: int) -> int:
+        return rounded(self.per_row * rows + self.per_chunk_row * rows * span + self.fixed)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Weights as a tile reads them: [unit groups][K][vectors][lanes], from a place in the packed array."""
+
+    place: int
+    length: int
+    vectors: int
+
+
+def rounded(count: int) -> int:
+    return -(-count // ALIGNED) * ALIGNED
+
+
+class Layout:
+    """The words that `run` takes, by name, and the areas of scratch memory of each block."""
+
+    def __init__(self, program: Program, numbers: Numbers) -> None:
+        self.program, self.numbers = program, numbers
+        self._area_names: dict[Buffer, str] = {}
+        self.outer = {**program.inputs, **program.outers}
+        self.kept = {name: buffer.width for name, buffer in program.kept.items()} or {
+            name: buffer.width for name, buffer in program.request.inputs.items()
+        }
+        self.stacks = tuple(program.graph.stacks)
+        self.places = _stack_places(program)
+        self.areas = self._areas()
+        self.panels, self.once, self.packed_size = self._packed()
+        names = ["blocks", "batch_sizes", "offsets", "packed", "ready", "count", "threads", "pool", "span"]
+        names += [f"{part}:{name}" for name in self.outer for part in ("outer", "stride")]
+        names += [f"{part}:{name}" for name in program.new for part in ("start", "final")]
+        names += [f"stack:{name}" for name in self.stacks]
+        names += [f"at:{name}" for name in self.areas]
+        self.words = {name: place for place, name in enumerate(names)}
+
+    def word(self, f: Function, name: str) -> str:
+        return f.load("i64", f.at("i64", "%args", self.words[name]), name.replace(":", "_"), 8)
+
+    def pointer(self, f: Function, name: str) -> str:
+        return f.load("ptr", f.at("i64", "%args", self.words[name]), name.replace(":", "_"), 8)
+
+    def area(self, buffer: Buffer) -> str:
+        """A name of its own for a piece of scratch memory."""
+        if buffer not in self._area_names:
+            taken = set(self._area_names.values())
+            name, k = buffer.name, 0
+            while name in taken:
+                k += 1
+                name = f"{buffer.name}.{k}"
+            self._area_names[buffer] = name
+        return self._area_names[buffer]
+
+    def kept_size(self, f: Function, rows: Word, steps: Word, width: int) -> Word:
+        """What `rounded(rows * steps * width)` is, while the program runs."""
+        count = f.add(f.mul(f.mul(rows, steps), width), ALIGNED - 1)
+        return f.let(f"and i64 {count}, {-ALIGNED}", "size")
+
+    def _areas(self) -> dict[str, Area]:
+        program, lanes = self.program, self.numbers.lanes
+        words = 8 // self.numbers.bytes
+        areas = {
+            "table": Area(per_chunk_row=words),
+            "table outer": Area(per_chunk_row=words),
+            "tile": Area(fixed=MOST_ROWS * MOST_VECTORS * lanes * self._most_groups()),
+            "rows": Area(per_chunk_row=words * self._most_segments()),
+        }
+        for name, buffer in program.new.items():
+            if buffer.where == "pair":
+                areas[f"pair:{name}"] = Area(per_row=2 * buffer.width)
+        for buffers in program.targets.values():
+            for buffer in buffers:
+                if buffer.where == "step":
+                    areas[f"step:{self.area(buffer)}"] = Area(per_row=buffer.width)
+                if buffer.where == "chunk":
+                    areas[f"chunk:{self.area(buffer)}"] = Area(per_chunk_row=buffer.width)
+        sums = max((len(one.reductions) for _, one in program.passes() if one.groups), default=0)
+        if sums:
+            areas["sums"] = Area(per_chunk_row=sums * lanes)
+        for k, (node, blocks) in enumerate(self.outer_rows):
+            units = blocks * -(-(program.width(node) // blocks) // OUTER_ROWS)
+            areas[f"packed rows {k}"] = Area(per_chunk_row=units * OUTER_ROWS)
+        if program.request.outers:
+            areas["packed columns"] = Area(per_chunk_row=outer_vectors(self.numbers) * lanes)
+        return areas
+
+    @property
+    def outer_rows(self) -> list[tuple[Expr, int]]:
+        """The histories that give the rows of matrix gradients, and the blocks that they fall into."""
+        return list(dict.fromkeys((outer.rows, self.blocks_of(outer.matrix)) for outer in self.program.request.outers))
+
+    def blocks_of(self, matrix: str) -> int:
+        return self.program.graph.params[matrix].blocks
+
+    def _most_groups(self) -> int:
+        return max((len(one.groups) for _, one in self.program.passes()), default=0) or 1
+
+    def _most_segments(self) -> int:
+        counts = [sum(len(group.segments) for group in one.groups) for _, one in self.program.passes()]
+        return max(counts, default=0) or 1
+
+    def _packed(self) -> tuple[dict[tuple[int, int, int], Panel], dict[Expr, int], int]:
+        """Panels by pass, group and segment; places of what is the same at every step; and the size of it all."""
+        panels, once, place = {}, {}, 0
+        for number, (_, one) in enumerate(self.program.passes()):
+            for g, group in enumerate(one.groups):
+                units = units_of(one, self.numbers)
+                vectors = units * len(group.results)
+                count = one.blocks * -(-(one.width // one.blocks) // (units * self.numbers.lanes))
+                for k, segment in enumerate(group.segments):
+                    panels[number, g, k] = Panel(place, segment.length, vectors)
+                    place += rounded(count * segment.length * vectors * self.numbers.lanes)
+        for node in self.program.once:
+            once[node] = place
+            place += rounded(self.program.width(node))
+        return panels, once, place
+
+    def scratch(self, rows: int, span: int) -> tuple[dict[str, int], int]:
+        """Where each area begins, and the numbers that all take."""
+        places, end = {}, 0
+        for name, area in self.areas.items():
+            places[name] = end
+            end += area.size(rows, span)
+        return places, end
+
+    def kept_total(self, rows: int, steps: int) -> int:
+        return sum(rounded(rows * (steps + 1) * width) for width in self.kept.values())
+
+
+def _stack_places(program: Program) -> Mapping[str, tuple[str, int]]:
+    """The stack of each parameter, and the row of it where the parameter begins."""
+    places = {}
+    for stack, members in program.graph.stacks.items():
+        row = 0
+        for param in members:
+            places[param.name] = (stack, row)
+            row += program.length(param.sizes[0])
+    return places
