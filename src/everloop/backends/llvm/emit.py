@@ -17,7 +17,7 @@ from everloop.backends.llvm.outers import write_outers
 from everloop.backends.llvm.pack import write_pack
 from everloop.backends.llvm.passes import Rows, write_pass
 from everloop.backends.llvm.tiles import ATTRIBUTES, group_vectors
-from everloop.backends.llvm.vectors import Numbers, declarations
+from everloop.backends.llvm.vectors import Lane, Numbers, declarations
 
 _ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" "min-legal-vector-width"="512" }'
 
@@ -41,12 +41,8 @@ def write(program: Program, numbers: Numbers, weight: str = "") -> str:
 
 def _run(layout: Layout) -> str:
     f = Function("run", [("ptr", "args")], ATTRIBUTES)
-    packed = f.compare("ne", layout.word(f, "ready"), 0)
-    done, fresh = f.label("packed"), f.label("fresh")
-    f.do(f"br i1 {packed}, label %{done}, label %{fresh}")
-    f._open(fresh)
-    f.do("call void @pack(ptr %args)")
-    f.go(done)
+    with f.when(f.compare("eq", layout.word(f, "ready"), 0)):
+        f.do("call void @pack(ptr %args)")
     count = layout.word(f, "count")
     alone = f.compare("sle", layout.word(f, "threads"), 1)
     one, many, end = f.label("alone"), f.label("together"), f.label("end")
@@ -112,10 +108,12 @@ class Block:
         }
         self.stacks = {name: layout.pointer(f, f"stack:{name}") for name in layout.stacks}
         self._keep_regions()
+        self.index = layout.pointer(f, "index")
         for name, buffer in self.program.new.items():
-            start, final = layout.pointer(f, f"start:{name}"), layout.pointer(f, f"final:{name}")
-            for target in ([] if self.backwards else [self.slot(buffer, 0)]) + [self._state_row(final, buffer, 0)]:
-                self._copy(target, self._state_row(start, buffer, 0), f.mul(self.rows, buffer.width))
+            if not self.backwards:
+                self._states(name, buffer, "start", self.slot(buffer, 0), 0, self.rows)
+            with f.when(f.compare("ne", layout.word(f, f"start:{name}"), layout.word(f, f"final:{name}"))):
+                self._hand_over(name, buffer)
 
     def _keep_regions(self) -> None:
         f = self.f
@@ -133,17 +131,45 @@ class Block:
         with f.when(f.compare("sgt", self.steps, 0)):
             count = self._running(0)
             for name, buffer in self.program.new.items():
-                final = self.layout.pointer(f, f"final:{name}")
-                self._copy(self._state_row(final, buffer, 0), self.slot(buffer, 0), f.mul(count, buffer.width))
+                self._states(name, buffer, "final", self.slot(buffer, 0), 0, count)
 
-    def _state_row(self, array: str, buffer: Buffer, row: Word) -> str:
+    def _states(self, name: str, buffer: Buffer, side: str, slot: str, first: Word, count: Word) -> None:
+        """Some rows of a state, from the caller's first ones to a slot, or from a slot to the caller's last ones."""
         f = self.f
-        return f.at(self.scalar, array, f.mul(f.add(self.begin, row), buffer.width))
+        with f.loop(0, count, 1, "row") as k:
+            row = f.add(first, k)
+            array, own = self._state_row(name, side, row), f.at(self.scalar, slot, f.mul(row, buffer.width))
+            self._copy(*((own, array) if side == "start" else (array, own)), buffer.width)
 
-    def _copy(self, target: str, source: str, count: Word) -> None:
-        self.f.do(
-            f"call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {self.f.mul(count, self.bytes)}, i1 0)"
-        )
+    def _hand_over(self, name: str, buffer: Buffer) -> None:
+        """Sequences of no step leave the state as it came."""
+        with self.f.loop(0, self.rows, 1, "row") as row:
+            self._copy(self._state_row(name, "final", row), self._state_row(name, "start", row), buffer.width)
+
+    def _state_row(self, name: str, side: str, row: Word) -> str:
+        """A row of the caller's states, which an index may number anew."""
+        f = self.f
+        place = f.alloca("i64", "place")
+        number = f.add(self.begin, row)
+        f.store("i64", str(number), place, 8)
+        with f.when(f.let(f"icmp ne ptr {self.index}, null", "is")):
+            f.store("i64", f.load("i64", f.at("i64", self.index, number), "place", 8), place, 8)
+        array, stride = self.layout.pointer(f, f"{side}:{name}"), self.layout.word(f, f"step {side}:{name}")
+        return f.at(self.scalar, array, f.mul(f.load("i64", place, "place", 8), stride))
+
+    def _copy(self, target: str, source: str, count: int) -> None:
+        """Numbers, whole vectors first: most states are a few of them, and a call would cost more."""
+        f, lanes, kind = self.f, self.numbers.lanes, self.numbers.vector
+        whole, rest = divmod(count, lanes)
+        if whole:
+            with f.loop(0, whole, 1, "v") as v:
+                place = f.mul(v, lanes)
+                value = f.load(kind, f.at(self.scalar, source, place), "v", self.bytes)
+                f.store(kind, value, f.at(self.scalar, target, place), self.bytes)
+        if rest:
+            lane = Lane(f, self.numbers, count=rest)
+            value = lane.load(f.at(self.scalar, source, whole * lanes), "v")
+            lane.store(value, f.at(self.scalar, target, whole * lanes))
 
     # Time.
 
@@ -176,12 +202,8 @@ class Block:
 
     def _states_between(self, side: str, row: Word, count: Word, t: Word) -> None:
         """Forwards, sequences that end leave their state; backwards, those that begin get one."""
-        f = self.f
         for name, buffer in self.program.new.items():
-            array = self._state_row(self.layout.pointer(f, f"{side}:{name}"), buffer, row)
-            slot = f.at(self.scalar, self.slot(buffer, f.add(t, 1)), f.mul(row, buffer.width))
-            pair = (slot, array) if side == "start" else (array, slot)
-            self._copy(*pair, f.mul(count, buffer.width))
+            self._states(name, buffer, side, self.slot(buffer, self.f.add(t, 1)), row, count)
 
     def slot(self, buffer: Buffer, t: Word) -> str:
         """The states between step t - 1 and step t."""

@@ -38,14 +38,12 @@ class Engine:
         self.program = Program(request)
         self.layout = Layout(self.program, self.numbers)
         self.library = library(f"{fingerprint(self.program)} {dtype} {weight}", self.source)
-        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.library.address("run"))
+        call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        self.run_at, self.pack_at = call(self.library.address("run")), call(self.library.address("pack"))
 
     def source(self) -> str:
         """The intermediate code."""
         return write(self.program, self.numbers, self.weight)
-
-    def run(self, words: np.ndarray) -> None:
-        self._run(words.ctypes.data)
 
     def words(self, values: Mapping[str, int]) -> np.ndarray:
         """The array of words of a call, from its words by name."""

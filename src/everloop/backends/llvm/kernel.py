@@ -207,6 +207,7 @@ class _Call:
             "threads": threads,
             "pool": pool() if threads > 1 else 0,
             "span": span,
+            "index": 0,
         }
         alive = []
         for name in layout.outer:
@@ -218,9 +219,11 @@ class _Call:
             first = start[name].contiguous()
             alive.append(first)
             words[f"start:{name}"], words[f"final:{name}"] = first.data_ptr(), final[name].data_ptr()
+            words[f"step start:{name}"] = words[f"step final:{name}"] = first.shape[1]
         words |= {f"stack:{name}": array.data_ptr() for name, array in self.weights.items()}
         words |= {f"at:{name}": places[name] for name in layout.areas}
-        self.engine.run(self.engine.words(words))
+        made = self.engine.words(words)
+        self.engine.run_at(made.ctypes.data)
         return memory
 
 

@@ -57,9 +57,9 @@ class Layout:
         self.places = _stack_places(program)
         self.areas = self._areas()
         self.panels, self.once, self.packed_size = self._packed()
-        names = ["blocks", "batch_sizes", "offsets", "packed", "ready", "count", "threads", "pool", "span"]
+        names = ["blocks", "batch_sizes", "offsets", "packed", "ready", "count", "threads", "pool", "span", "index"]
         names += [f"{part}:{name}" for name in self.outer for part in ("outer", "stride")]
-        names += [f"{part}:{name}" for name in program.new for part in ("start", "final")]
+        names += [f"{part}:{name}" for name in program.new for part in ("start", "final", "step start", "step final")]
         names += [f"stack:{name}" for name in self.stacks]
         names += [f"at:{name}" for name in self.areas]
         self.words = {name: place for place, name in enumerate(names)}

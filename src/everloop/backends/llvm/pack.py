@@ -14,7 +14,7 @@ from everloop.lang.expr import Expr
 
 def write_pack(program: Program, numbers: Numbers, layout: Layout) -> str:
     """The function `pack`."""
-    f = Function("pack", [("ptr", "args")], ATTRIBUTES, "internal")
+    f = Function("pack", [("ptr", "args")], ATTRIBUTES)
     stacks = {name: layout.pointer(f, f"stack:{name}") for name in layout.stacks}
     packed = layout.pointer(f, "packed")
     for number, (_, one) in enumerate(program.passes()):

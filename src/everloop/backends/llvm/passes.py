@@ -142,6 +142,7 @@ class _Writer:
                 panel = f.add(f.mul(head, groups), j)
                 with f.loop(0, self.rows.count, even, "tile") as begin:
                     count = f.smaller(even, f.sub(self.rows.count, begin), "height")
+                    self._prefetch(begin, count, f.add(f.mul(head, width), f.mul(j, units * lanes)), units)
                     self._products(begin, count, panel)
                     self._tile_rows(begin, count, f.mul(j, units), f.mul(head, width), whole, tail, units, places)
         self._each_row_sum(places, start=False)
@@ -157,6 +158,22 @@ class _Writer:
                 if group.blocks > 1:
                     row = f.at(self.numbers.scalar, row, f.mul(head, segment.length))
                 f.store("ptr", row, f.at("ptr", table, f.add(f.mul(self.rows.count, k), i)), 8)
+
+    def _prefetch(self, begin: Word, count: Word, unit: Word, units: int) -> None:
+        """Have the lines of long histories come while the products are computed."""
+        f, rows = self.f, self.rows
+        touched = [(node, self._source(node), False) for node in self._read()]
+        touched += [(node, buffer, True) for node in self.one.made for buffer in self._written(node)]
+        lasting = [(n, b, w) for n, b, w in touched if b.where not in ("pair", "step", "once") and n.size is not None]
+        if not lasting:
+            return
+        with f.loop(0, count, 1, "r") as r:
+            i = f.add(begin, r)
+            for node, buffer, write in lasting:
+                row = f.at(self.numbers.scalar, row_pointer(self.block, rows, node, buffer, i, write=write), unit)
+                for u in range(units):
+                    line = f.at(self.numbers.scalar, row, u * self.numbers.lanes)
+                    f.do(f"call void @llvm.prefetch.p0(ptr {line}, i32 {int(write)}, i32 3, i32 1)")
 
     def _segments(self) -> list:
         return [(group, segment) for group in self.one.groups for segment in group.segments]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ class Type:
         """As in the names of LLVM's intrinsics."""
         return f"v{self.lanes}f{self.bits}" if self.lanes else f"f{self.bits}"
 
+    @property
+    def word(self) -> str:
+        """Whole numbers of the same size."""
+        return self.of(f"i{self.bits}")
+
     def of(self, element: str) -> str:
         """As many of something else."""
         return f"<{self.lanes} x {element}>" if self.lanes else element
@@ -53,7 +57,7 @@ class Body:
         self._count = 0
 
     def function(self, signature: str, result: Real) -> str:
-        """The text of the function that these instructions make, and of those that it has to itself."""
+        """The text of the function of these instructions, and of those that only it calls."""
         head = f"define internal {signature} alwaysinline nounwind {{\nentry:"
         whole = "\n  ".join([head, *self.lines, f"ret {result.type} {result.text}"]) + "\n}\n"
         return "\n".join([whole, *self._beside])
@@ -70,12 +74,13 @@ class Body:
         self.declared.add(f"declare {result} {function}({', '.join(type_ for type_, _ in args)})")
         return self.let(f"call {result} {function}({', '.join(f'{type_} {text}' for type_, text in args)})")
 
-
     def splat(self, element: str, literal: str) -> str:
         return f"splat ({element} {literal})" if self.type.lanes else literal
 
-    def far_away(self, function: str, far: float) -> str:
-        """The name of a function of its own of two vectors in memory: f(x) put into the second where |x| > far."""
+    def far(self, function: str, limit: float) -> str:
+        """The name of a function of two places of vectors: where |x| in the first exceeds the limit, it puts what the C
+        library says of x into the second. Vectors in registers would be passed as the caller's attributes have it.
+        """
         scalar, name = self.type.scalar, f"@el.{function}.far.{self.type.suffix}"
         self.declared |= {f"declare double @{function}(double)", "declare double @llvm.fabs.f64(double)"}
         wide, narrow = ("fpext float", "fptrunc double") if scalar == "float" else ("bitcast double", "bitcast double")
@@ -89,7 +94,7 @@ lane:
   %value = load {scalar}, ptr %from
   %wide = {wide} %value to double
   %size = call double @llvm.fabs.f64(double %wide)
-  %is = fcmp ogt double %size, {far!r}
+  %is = fcmp ogt double %size, {limit!r}
   br i1 %is, label %there, label %next
 there:
   %result = call double @{function}(double %wide)
@@ -113,22 +118,13 @@ class _Value:
     body: Body
     text: str
 
-    # What the value is made of, in LLVM's word.
-    @property
-    def element(self) -> str:
-        raise NotImplementedError
-
-    @cached_property
-    def type(self) -> str:
-        return self.body.type.of(self.element)
-
 
 class Real(_Value):
     """Floating point."""
 
     @property
-    def element(self) -> str:
-        return self.body.type.scalar
+    def type(self) -> str:
+        return str(self.body.type)
 
     @staticmethod
     def constant(body: Body, value: float) -> Real:
@@ -178,25 +174,24 @@ class Real(_Value):
     def at_least(self, limit: float) -> Real:
         return self.below(limit).choose(limit, self)
 
-    def unless_far(self, x: Real, far: float, function: str) -> Real:
-        """This value where |x| <= far, and a function of the C library of x elsewhere."""
+    def within(self, limit: float, x: Real, function: str) -> Real:
+        """This value where |x| <= limit, and what a function of the C library gives for x elsewhere."""
         body = self.body
-        some = abs(x).above(far).any()
+        some = abs(x).above(limit).any()
         there, result = body.let(f"alloca {self.type}"), body.let(f"alloca {self.type}")
         body.do(
             f"br i1 {some}, label %far, label %done",
             "far:",
             f"store {self.type} {x.text}, ptr {there}",
             f"store {self.type} {self.text}, ptr {result}",
-            f"call void {body.far_away(function, far)}(ptr {there}, ptr {result})",
+            f"call void {body.far(function, limit)}(ptr {there}, ptr {result})",
         )
         found = body.let(f"load {self.type}, ptr {result}")
         body.do("br label %done", "done:")
         return Real(body, body.let(f"phi {self.type} [ {self.text}, %entry ], [ {found}, %far ]"))
 
     def bits(self) -> Bits:
-        word = self.body.type.of(f"i{self.body.type.bits}")
-        return Bits(self.body, self.body.let(f"bitcast {self.type} {self.text} to {word}"))
+        return Bits(self.body, self.body.let(f"bitcast {self.type} {self.text} to {self.body.type.word}"))
 
     def _text_of(self, other: Real | float) -> str:
         return other.text if isinstance(other, Real) else self.constant(self.body, other).text
@@ -212,8 +207,8 @@ class Bits(_Value):
     """Whole numbers as wide as the floating point of the same body, without sign, that wrap around."""
 
     @property
-    def element(self) -> str:
-        return f"i{self.body.type.bits}"
+    def type(self) -> str:
+        return self.body.type.word
 
     def __add__(self, other: Bits | int) -> Bits:
         return self._with("add", other)
@@ -258,8 +253,8 @@ class Mask(_Value):
     """Yes or no for each number."""
 
     @property
-    def element(self) -> str:
-        return "i1"
+    def type(self) -> str:
+        return self.body.type.of("i1")
 
     def choose(self, yes: Real | float, no: Real | float) -> Real:
         yes, no = (side if isinstance(side, Real) else Real.constant(self.body, side) for side in (yes, no))
@@ -269,4 +264,6 @@ class Mask(_Value):
     def any(self) -> str:
         """An i1: whether it is yes for one at least."""
         lanes = self.body.type.lanes
-        return self.body.call("i1", f"@llvm.vector.reduce.or.v{lanes}i1", (self.type, self.text)) if lanes else self.text
+        return (
+            self.body.call("i1", f"@llvm.vector.reduce.or.v{lanes}i1", (self.type, self.text)) if lanes else self.text
+        )

@@ -175,6 +175,7 @@ def declarations(numbers: Numbers) -> list[str]:
         f"declare {vector} @llvm.masked.load.{suffix}.p0(ptr, {bits}, {vector})",
         f"declare void @llvm.masked.store.{suffix}.p0({vector}, ptr, {bits})",
         f"declare {numbers.scalar} @llvm.vector.reduce.fadd.{suffix}({numbers.scalar}, {vector})",
+        "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
         "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
     ]
