@@ -24,7 +24,7 @@ _ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" "min-legal-v
 
 def write(program: Program, numbers: Numbers, weight: str = "") -> str:
     """The module of a program. weight: the kind of number that weights are stored in, if another one."""
-    layout = Layout(program, numbers)
+    layout = Layout(program, numbers, weight)
     block = Block(program, numbers, layout, weight).write()
     functions = [str(write_pack(program, numbers, layout)), block, _run(layout)]
     widths = sorted({group_vectors(one, group, numbers) for _, one in program.passes() for group in one.groups})

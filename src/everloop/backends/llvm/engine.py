@@ -6,12 +6,13 @@ import ctypes
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 
 from everloop.backends.llvm.emit import write
 from everloop.backends.llvm.jit import library
-from everloop.backends.llvm.layout import BLOCK_WORDS, Layout
+from everloop.backends.llvm.layout import Layout
 from everloop.backends.llvm.lower import Program, Request
 from everloop.backends.llvm.machine import host
 from everloop.backends.llvm.pool import run_address
@@ -36,8 +37,9 @@ class Engine:
     def __init__(self, request: Request, dtype: str, weight: str = "") -> None:
         self.numbers, self.weight = numbers_of(dtype), weight
         self.program = Program(request)
-        self.layout = Layout(self.program, self.numbers)
+        self.layout = Layout(self.program, self.numbers, weight)
         self.library = library(f"{fingerprint(self.program)} {dtype} {weight}", self.source)
+        self.shapes: dict[Any, Any] = {}
         call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.run_at, self.pack_at = call(self.library.address("run")), call(self.library.address("pack"))
 
@@ -54,20 +56,24 @@ class Engine:
 
 
 @lru_cache(maxsize=256)
-def steps(batch_sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def steps_of(batch_sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The rows of every step, and the first row of each: int64 [T] both."""
     sizes = np.array(batch_sizes, np.int64)
     return sizes, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])[: len(sizes)]
 
 
-def cut(batch: int, threads: int) -> list[tuple[int, int]]:
-    """Blocks of sequences (first, count) for some threads: a few more than there are threads, if each is of some size,
-    so that one that is late finds the others' work done.
+def parts(batch: int, threads: int) -> int:
+    """Into how many blocks of sequences a batch is cut for some threads: a few more than there are threads, if each is
+    of some size, so that a thread that is late finds its work done by the others.
     """
     if threads <= 1 or batch <= 1:
-        return [(0, batch)] if batch else []
-    count = min(batch, 2 * threads if batch >= 16 * threads else threads)
-    ends = [batch * k // count for k in range(count + 1)]
+        return min(batch, 1)
+    return min(batch, 2 * threads if batch >= 16 * threads else threads)
+
+
+def cut(batch: int, count: int) -> list[tuple[int, int]]:
+    """So many blocks of sequences, of about the same size: the first of each, and how many."""
+    ends = [batch * k // max(1, count) for k in range(count + 1)]
     return [(begin, end - begin) for begin, end in zip(ends, ends[1:], strict=False)]
 
 
@@ -75,7 +81,7 @@ def lengths(blocks: Sequence[tuple[int, int]], batch_sizes: Sequence[int]) -> li
     """The steps of each block: those of its first, longest sequence."""
     if not batch_sizes or batch_sizes[-1] > blocks[-1][0]:
         return [len(batch_sizes)] * len(blocks)
-    sizes, _ = steps(tuple(batch_sizes))
+    sizes, _ = steps_of(tuple(batch_sizes))
     return [int(np.count_nonzero(sizes > begin)) for begin, _ in blocks]
 
 
@@ -103,4 +109,4 @@ def pool() -> int:
     return run_address()
 
 
-__all__ = ["BLOCK_WORDS", "CHUNK_ROWS", "Engine", "cut", "fingerprint", "lengths", "numbers_of", "pool", "steps"]
+

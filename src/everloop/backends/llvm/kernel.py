@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.backends.llvm.engine import CHUNK_ROWS, Engine, cut, lengths, pool, steps
-from everloop.backends.llvm.layout import BLOCK_WORDS
+from everloop.backends.llvm.engine import CHUNK_ROWS, Engine, cut, lengths, parts, pool, steps_of
+from everloop.backends.llvm.layout import BLOCK_WORDS, rounded
+from everloop.backends.llvm.memory import take
 from everloop.backends.llvm.lower import Buffer, Outer, Request
+from everloop.backends.llvm.threads import num_threads
 from everloop.compiler.differentiate import Adjoint, differentiate
 from everloop.compiler.kernel import only
 from everloop.compiler.plan import plan
@@ -58,17 +60,17 @@ class LlvmKernel:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         engine = self._trained(wanted).forward if keep else self._inference
         like, batch = _like(inputs, states), _batch(states, batch_sizes)
-        call = _Call(engine, like, cut(batch, torch.get_num_threads()), batch_sizes, weights)
+        call = _Call(engine, like, parts(batch, num_threads()), batch, batch_sizes)
         total = sum(batch_sizes)
         outputs = {name: like.new_empty(total, buffer.width) for name, buffer in engine.program.outers.items()}
         final = {name: like.new_empty(batch, buffer.width) for name, buffer in engine.program.new.items()}
         given = {name: array for name, array in inputs.items() if name in engine.program.inputs}
-        kept = call.run({**given, **outputs}, states, final)
+        kept = call.run({**given, **outputs}, states, final, weights)
         if not keep:
             return outputs, final, {}
         training = self._trained(wanted)
         saved = {name: array for name, array in inputs.items() if name in training.inputs}
-        return outputs, final, saved | {KEPT: kept, CUT: like.new_empty(len(call.blocks), batch, 0)}
+        return outputs, final, saved | {KEPT: kept, CUT: like.new_empty(len(call.shape.blocks), batch, 0)}
 
     def backward(
         self,
@@ -83,8 +85,7 @@ class LlvmKernel:
         engine, program = training.backward, training.backward.program
         count, batch, _ = saved[CUT].shape
         kept = saved[KEPT]
-        blocks = [(batch * k // count, batch * (k + 1) // count - batch * k // count) for k in range(count)]
-        call = _Call(engine, kept, blocks, batch_sizes, weights)
+        call = _Call(engine, kept, count, batch, batch_sizes)
         total = sum(batch_sizes)
         given = dict(saved) | {f"d:{name}": grad for name, grad in grads.items()}
         arrays: dict[str, Tensor] = {}
@@ -98,7 +99,7 @@ class LlvmKernel:
             start[name] = kept.new_zeros(batch, buffer.width) if found is None else found
             final[name] = kept.new_empty(batch, buffer.width)
         flat = kept.new_zeros(max(1, count), training.size)
-        call.run({**arrays, **made}, start, final, kept, flat)
+        call.run({**arrays, **made}, start, final, weights, kept, flat)
         whole = flat[0] if count <= 1 else flat.sum(0)
         stacks = {}
         for stack, (place, shape) in training.stacks.items():
@@ -155,76 +156,89 @@ class _Training:
         )
 
 
+class _Shape:
+    """What the calls of a program for some lengths of sequences have in common: all words but the addresses."""
+
+    def __init__(self, engine: Engine, blocks: list[tuple[int, int]], batch_sizes: Sequence[int]) -> None:
+        layout, self.blocks = engine.layout, blocks
+        most = max((count for _, count in blocks), default=0)
+        span = max(1, min(len(batch_sizes), -(-CHUNK_ROWS // max(1, most))))
+        places, size = layout.scratch(most, span)
+        self.packed = rounded(layout.packed_size)
+        self.scratch = self.packed + size * len(blocks)
+        long = lengths(blocks, batch_sizes) if blocks else []
+        kept = [layout.kept_total(count, steps) for (_, count), steps in zip(blocks, long, strict=True)]
+        self.kept = sum(kept)
+        item = engine.numbers.bytes
+        record = np.zeros((len(blocks), BLOCK_WORDS), np.int64)
+        for k, ((begin, count), steps) in enumerate(zip(blocks, long, strict=True)):
+            record[k, :5] = begin, count, steps, (self.packed + k * size) * item, sum(kept[:k]) * item
+        self.record = record
+        self.batch_sizes, self.offsets = steps_of(tuple(batch_sizes))
+        values = dict.fromkeys(layout.words, 0) | {
+            "batch_sizes": self.batch_sizes.ctypes.data,
+            "offsets": self.offsets.ctypes.data,
+            "count": len(blocks),
+            "pool": pool() if len(blocks) > 1 else 0,
+            "span": span,
+        }
+        values |= {f"at:{name}": place for name, place in places.items()}
+        for name, buffer in engine.program.new.items():
+            values[f"step start:{name}"] = values[f"step final:{name}"] = buffer.width
+        self.words = engine.words(values)
+
+
 class _Call:
     """One call of a program: memory for it, and the words that say where everything is."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        like: Tensor,
-        blocks: list[tuple[int, int]],
-        batch_sizes: Sequence[int],
-        weights: Mapping[str, Tensor],
-    ) -> None:
-        self.engine, self.like, self.blocks = engine, like, blocks
-        self.batch_sizes = tuple(batch_sizes)
-        self.weights = {name: weights[name].contiguous() for name in engine.layout.stacks}
+    def __init__(self, engine: Engine, like: Tensor, blocks: int, batch: int, batch_sizes: Sequence[int]) -> None:
+        self.engine, self.like = engine, like
+        key = blocks, batch, batch_sizes
+        if key not in engine.shapes:
+            if len(engine.shapes) >= SHAPES:
+                engine.shapes.clear()
+            engine.shapes[key] = _Shape(engine, cut(batch, blocks), batch_sizes)
+        self.shape: _Shape = engine.shapes[key]
 
     def run(
         self,
         outer: Mapping[str, Tensor],
         start: Mapping[str, Tensor],
         final: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
         kept: Tensor | None = None,
         grads: Tensor | None = None,
     ) -> Tensor:
         """Do it; what was kept."""
-        layout, like = self.engine.layout, self.like
-        rows = max((count for _, count in self.blocks), default=0)
-        long = lengths(self.blocks, self.batch_sizes) if self.blocks else []
-        span = max(1, min(len(self.batch_sizes), -(-CHUNK_ROWS // max(1, rows))))
-        places, size = layout.scratch(rows, span)
-        scratch = like.new_empty(size * len(self.blocks))
-        packed = like.new_empty(layout.packed_size)
-        sizes = [layout.kept_total(count, t) for (_, count), t in zip(self.blocks, long, strict=True)]
-        memory = like.new_empty(sum(sizes)) if kept is None else kept
-        item = like.element_size()
-        record = np.zeros((len(self.blocks), BLOCK_WORDS), np.int64)
-        place = memory.data_ptr()
-        for k, ((begin, count), t) in enumerate(zip(self.blocks, long, strict=True)):
-            at = 0 if grads is None else grads[k].data_ptr()
-            record[k, :6] = begin, count, t, scratch.data_ptr() + k * size * item, place, at
-            place += sizes[k] * item
-        batch, offsets = steps(self.batch_sizes)
-        threads = torch.get_num_threads() if len(self.blocks) > 1 else 1
-        words = {
-            "blocks": record.ctypes.data,
-            "batch_sizes": batch.ctypes.data,
-            "offsets": offsets.ctypes.data,
-            "packed": packed.data_ptr(),
-            "ready": 0,
-            "count": len(self.blocks),
-            "threads": threads,
-            "pool": pool() if threads > 1 else 0,
-            "span": span,
-            "index": 0,
-        }
+        shape, at, like = self.shape, self.engine.layout.words, self.like
+        scratch = take(shape.scratch, like)
+        memory = take(shape.kept, like) if kept is None else kept
+        record, words = shape.record.copy(), shape.words.copy()
+        record[:, 3] += scratch.data_ptr()
+        record[:, 4] += memory.data_ptr()
+        if grads is not None:
+            record[:, 5] = [grads[k].data_ptr() for k in range(len(record))]
+        words[at["blocks"]], words[at["packed"]] = record.ctypes.data, scratch.data_ptr()
+        words[at["threads"]] = min(num_threads(), len(record))
         alive = []
-        for name in layout.outer:
+        for name in self.engine.layout.outer:
             array = _rows(outer[name])
+            words[at[f"outer:{name}"]], words[at[f"stride:{name}"]] = array.data_ptr(), array.stride(0)
             alive.append(array)
-            words[f"outer:{name}"] = array.data_ptr()
-            words[f"stride:{name}"] = array.stride(0)
-        for name in self.engine.program.new:
+        for name, last in final.items():
             first = start[name].contiguous()
+            words[at[f"start:{name}"]], words[at[f"final:{name}"]] = first.data_ptr(), last.data_ptr()
             alive.append(first)
-            words[f"start:{name}"], words[f"final:{name}"] = first.data_ptr(), final[name].data_ptr()
-            words[f"step start:{name}"] = words[f"step final:{name}"] = first.shape[1]
-        words |= {f"stack:{name}": array.data_ptr() for name, array in self.weights.items()}
-        words |= {f"at:{name}": places[name] for name in layout.areas}
-        made = self.engine.words(words)
-        self.engine.run_at(made.ctypes.data)
+        for name in self.engine.layout.stacks:
+            array = weights[name].contiguous()
+            words[at[f"stack:{name}"]] = array.data_ptr()
+            alive.append(array)
+        self.engine.run_at(words.ctypes.data)
         return memory
+
+
+SHAPES = 64
+"""Lengths of sequences that a program remembers."""
 
 
 def _rows(array: Tensor) -> Tensor:

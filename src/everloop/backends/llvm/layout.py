@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from everloop.backends.llvm.builder import Function, Word
-from everloop.backends.llvm.lower import Buffer, Program
+from everloop.backends.llvm.lower import Buffer, Pass, Program
 from everloop.backends.llvm.tiles import MOST_ROWS, MOST_VECTORS, OUTER_ROWS, outer_vectors, units_of
 from everloop.backends.llvm.vectors import Numbers
 from everloop.lang.expr import Expr
@@ -16,6 +16,10 @@ BLOCK_WORDS = 8
 
 ALIGNED = 16
 """Areas begin at multiples of so many numbers."""
+
+
+WEIGHT_BYTES = {"bfloat16": 2, "int8": 1}
+"""Of the weights that are narrower than the numbers computed with."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,9 @@ class Area:
 
 @dataclass(frozen=True)
 class Panel:
-    """Weights as a tile reads them: [unit groups][K][vectors][lanes], from a place in the packed array."""
+    """Weights as a tile reads them: [unit groups][K][vectors][lanes], from a place in the packed array. Where they are
+    narrower than its numbers, several of them take the place of one.
+    """
 
     place: int
     length: int
@@ -46,8 +52,8 @@ def rounded(count: int) -> int:
 class Layout:
     """The words that `run` takes, by name, and the areas of scratch memory of each block."""
 
-    def __init__(self, program: Program, numbers: Numbers) -> None:
-        self.program, self.numbers = program, numbers
+    def __init__(self, program: Program, numbers: Numbers, weight: str = "") -> None:
+        self.program, self.numbers, self.weight = program, numbers, weight
         self._area_names: dict[Buffer, str] = {}
         self.outer = {**program.inputs, **program.outers}
         self.kept = {name: buffer.width for name, buffer in program.kept.items()} or {
@@ -56,6 +62,7 @@ class Layout:
         self.stacks = tuple(program.graph.stacks)
         self.places = _stack_places(program)
         self.areas = self._areas()
+        self.scales: dict[tuple[int, int], int] = {}
         self.panels, self.once, self.packed_size = self._packed()
         names = ["blocks", "batch_sizes", "offsets", "packed", "ready", "count", "threads", "pool", "span", "index"]
         names += [f"{part}:{name}" for name in self.outer for part in ("outer", "stride")]
@@ -132,6 +139,7 @@ class Layout:
     def _packed(self) -> tuple[dict[tuple[int, int, int], Panel], dict[Expr, int], int]:
         """Panels by pass, group and segment; places of what is the same at every step; and the size of it all."""
         panels, once, place = {}, {}, 0
+        fitting = self.numbers.bytes // WEIGHT_BYTES.get(self.weight, self.numbers.bytes)
         for number, (_, one) in enumerate(self.program.passes()):
             for g, group in enumerate(one.groups):
                 units = units_of(one, self.numbers)
@@ -139,11 +147,18 @@ class Layout:
                 count = one.blocks * -(-(one.width // one.blocks) // (units * self.numbers.lanes))
                 for k, segment in enumerate(group.segments):
                     panels[number, g, k] = Panel(place, segment.length, vectors)
-                    place += rounded(count * segment.length * vectors * self.numbers.lanes)
+                    place += rounded(-(-count * segment.length * vectors * self.numbers.lanes // fitting))
+                if self.weight == "int8":
+                    self.scales[number, g] = place
+                    place += len(group.results) * self.scale_stride(one)
         for node in self.program.once:
             once[node] = place
             place += rounded(self.program.width(node))
         return panels, once, place
+
+    def scale_stride(self, one: Pass) -> int:
+        """From the scales of one result to those of the next: the last vector of them may run past the units."""
+        return rounded(one.width + self.numbers.lanes)
 
     def scratch(self, rows: int, span: int) -> tuple[dict[str, int], int]:
         """Where each area begins, and the numbers that all take."""

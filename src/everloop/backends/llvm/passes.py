@@ -207,7 +207,7 @@ class _Writer:
     def _tile_rows(
         self, begin: Word, count: Word, first: Word, unit: Word, whole: int, tail: int, units: int, places: dict
     ) -> None:
-        f, one, lanes = self.f, self.one, self.numbers.lanes
+        f, one, block, lanes = self.f, self.one, self.block, self.numbers.lanes
         there = f.larger(0, f.smaller(units, f.sub(whole, first)), "whole")
         with f.loop(0, count, 1, "r") as r:
             i = f.add(begin, r)
@@ -218,12 +218,18 @@ class _Writer:
                 g, gate = self.results[node]
                 vectors = group_vectors(one, one.groups[g], self.numbers)
                 place = f.add(f.add(f.mul(r, vectors), gate * units), f.sub(vector, first))
-                return f.load(
+                found = f.load(
                     self.numbers.vector,
                     f.at(self.numbers.vector, self._tile(g), place),
                     self.program.name(node),
                     self.numbers.bytes * lanes,
                 )
+                if block.weight != "int8":
+                    return found
+                start = block.layout.scales[self.number, g] + gate * block.layout.scale_stride(one)
+                scale = f.at(self.numbers.scalar, block.packed, start)
+                steps = Lane(f, self.numbers).load(f.at(self.numbers.scalar, scale, f.add(unit, f.mul(vector, lanes))), "scale")
+                return f.let(f"fmul {self.numbers.vector} {found}, {steps}", self.program.name(node))
 
             body = self._bodies(pointers, loaded, sums, unit)
             if whole:

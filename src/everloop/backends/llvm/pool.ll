@@ -4,7 +4,7 @@
 %gate = type { [128 x i8], [128 x i8], i64, i64, [112 x i8] }
 %lane = type { i64, i64, i64, i64, [96 x i8] }
 %job = type { ptr, ptr, i64, i64, i64, [88 x i8], %gate, [$MEMBERS x %lane] }
-%pool = type { i64, [120 x i8], i64, [120 x i8], i64, [120 x i8], i64, i64, i64, i64, i64, [88 x i8], [$KNOWN x i64],
+%pool = type { i64, i64, [112 x i8], i64, [120 x i8], i64, [120 x i8], i64, i64, i64, i64, i64, [88 x i8], [$KNOWN x i64],
   [$MEMBERS x %gate], [$JOBS x %job] }
 
 @pool = internal global ptr null
@@ -258,6 +258,8 @@ open:
   %more = icmp slt i64 %l.next, %lanes
   br i1 %more, label %open, label %tell
 tell:
+  %latest.at = getelementptr %pool, ptr %pool, i64 0, i32 $pool_latest
+  store atomic ptr %job, ptr %latest.at monotonic, align 8
   %published.at = getelementptr %pool, ptr %pool, i64 0, i32 $pool_published
   atomicrmw add ptr %published.at, i64 1 seq_cst
   ret void
@@ -321,6 +323,9 @@ in.time:
 ; Does blocks of a job until none is left, the member's own lane first; tells how many.
 define internal i64 @work(ptr %pool, ptr %job, i64 %member) {
 entry:
+  ; Both lines come from the caller's core, and at the same time.
+  %lane.own = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 %member
+  call void @llvm.prefetch.p0(ptr %lane.own, i32 1, i32 3, i32 1)
   %lanes.at = getelementptr %job, ptr %job, i64 0, i32 $job_lanes
   %lanes = load atomic i64, ptr %lanes.at monotonic, align 8
   %has = icmp slt i64 %member, %lanes
@@ -550,15 +555,26 @@ sleep:
   br label %fresh
 }
 
-; Works on whatever jobs there are; tells how many blocks were done.
+; Works on the latest job, or if there is nothing to do on all; tells how many blocks were done.
 define internal i64 @help(ptr %pool, i64 %member) {
 entry:
+  %latest.at = getelementptr %pool, ptr %pool, i64 0, i32 $pool_latest
+  %latest = load atomic ptr, ptr %latest.at monotonic, align 8
+  %never = icmp eq ptr %latest, null
+  br i1 %never, label %all, label %first
+first:
+  %quick = call i64 @work(ptr %pool, ptr %latest, i64 %member)
+  %none.quick = icmp eq i64 %quick, 0
+  br i1 %none.quick, label %all, label %end.quick
+end.quick:
+  ret i64 %quick
+all:
   %taken.at = getelementptr %pool, ptr %pool, i64 0, i32 $pool_taken
   %taken = load atomic i64, ptr %taken.at acquire, align 8
   br label %check
 check:
-  %left = phi i64 [ %taken, %entry ], [ %left.next, %visit ]
-  %sum = phi i64 [ 0, %entry ], [ %sum.next, %visit ]
+  %left = phi i64 [ %taken, %all ], [ %left.next, %visit ]
+  %sum = phi i64 [ 0, %all ], [ %sum.next, %visit ]
   %none = icmp eq i64 %left, 0
   br i1 %none, label %end, label %visit
 visit:

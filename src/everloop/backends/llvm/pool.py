@@ -33,6 +33,8 @@ from string import Template
 
 from llvmlite import binding
 
+from everloop.backends.llvm.machine import host
+
 # So many members can a job have, and so many jobs can be in flight; a caller beyond does its job alone.
 MEMBERS = 64
 JOBS = 32
@@ -84,9 +86,10 @@ def _run() -> ctypes._CFunctionType:
 
 @cache
 def _code() -> binding.ExecutionEngine:
+    machine = host()
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    target = binding.Target.from_default_triple().create_target_machine(opt=3, jit=True)
+    target = binding.Target.from_triple(machine.triple).create_target_machine(cpu=machine.cpu, features=machine.features, opt=3, jit=True)
     module = binding.parse_assembly(_source())
     module.verify()
     builder = binding.create_pass_builder(target, binding.create_pipeline_tuning_options(speed_level=2))
@@ -143,7 +146,7 @@ _RECORDS = {
     "gate": "mutex condition called number",
     "lane": "next end base done",
     "job": "fn arg lanes threads waiting _ gate lane",
-    "pool": "published _ sleeping _ taken _ workers growing until last since _ known gates jobs",
+    "pool": "published latest _ sleeping _ taken _ workers growing until last since _ known gates jobs",
 }
 
 _SERIAL = """

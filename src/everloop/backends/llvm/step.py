@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from everloop.backends.llvm.engine import CHUNK_ROWS, Engine, cut, pool
+from everloop.backends.llvm.engine import CHUNK_ROWS, Engine, cut, parts, pool
 from everloop.backends.llvm.layout import BLOCK_WORDS
 from everloop.backends.llvm.lower import Request
 from everloop.backends.llvm.threads import num_threads
@@ -102,7 +102,7 @@ class _Memory:
     def __init__(self, bound: _Bound, steps: int, count: int) -> None:
         engine, layout = bound.engine, bound.engine.layout
         threads = num_threads() if steps * count * layout.packed_size > WORTH_A_THREAD else 1
-        blocks = cut(count, threads)
+        blocks = cut(count, parts(count, threads))
         most = max((size for _, size in blocks), default=0)
         span = max(1, min(steps, -(-CHUNK_ROWS // max(1, most))))
         areas, size = layout.scratch(most, span)
