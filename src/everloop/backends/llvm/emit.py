@@ -15,8 +15,8 @@ from everloop.backends.llvm.layout import BLOCK_WORDS, Layout
 from everloop.backends.llvm.lower import Buffer, Program
 from everloop.backends.llvm.outers import write_outers
 from everloop.backends.llvm.pack import write_pack
-from everloop.backends.llvm.passes import Rows, write_pass
-from everloop.backends.llvm.tiles import ATTRIBUTES, group_vectors
+from everloop.backends.llvm.passes import Rows, write_pass, write_share
+from everloop.backends.llvm.tiles import ATTRIBUTES, MOST_ROWS, MOST_VECTORS, group_vectors
 from everloop.backends.llvm.vectors import Lane, Numbers, declarations
 
 _ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" "min-legal-vector-width"="512" }'
@@ -25,8 +25,9 @@ _ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" "min-legal-v
 def write(program: Program, numbers: Numbers, weight: str = "") -> str:
     """The module of a program. weight: the kind of number that weights are stored in, if another one."""
     layout = Layout(program, numbers, weight)
-    block = Block(program, numbers, layout, weight).write()
-    functions = [str(write_pack(program, numbers, layout)), block, _run(layout)]
+    block = Block(program, numbers, layout, weight)
+    functions = [write_pack(program, numbers, layout), block.write(), _run(layout)]
+    functions += [part.write() for part in block.shared]
     widths = sorted({group_vectors(one, group, numbers) for _, one in program.passes() for group in one.groups})
     functions += [tiles.product(width, numbers, weight) for width in widths]
     if program.request.outers:
@@ -66,10 +67,12 @@ class Block:
         self.f = Function("block", [("ptr", "args"), ("i64", "block")], ATTRIBUTES)
         self.scalar, self.bytes = numbers.scalar, numbers.bytes
         self.backwards = program.request.backwards
+        self.shared: list[Part] = []
 
     def write(self) -> str:
         f = self.f
         self._entry()
+        self._begin()
         with f.loop(0, self.chunks, 1, "chunk") as number:
             first = f.mul(f.sub(f.sub(self.chunks, 1), number) if self.backwards else number, self.span)
             count = f.smaller(self.span, f.sub(self.steps, first), "steps")
@@ -109,6 +112,10 @@ class Block:
         self.stacks = {name: layout.pointer(f, f"stack:{name}") for name in layout.stacks}
         self._keep_regions()
         self.index = layout.pointer(f, "index")
+
+    def _begin(self) -> None:
+        """The states before the first step."""
+        f, layout = self.f, self.layout
         for name, buffer in self.program.new.items():
             if not self.backwards:
                 self._states(name, buffer, "start", self.slot(buffer, 0), 0, self.rows)
@@ -231,3 +238,46 @@ class Block:
             f.store("i64", str(f.add(begin, running)), total, 8)
         return f.load("i64", total, "active", 8)
 
+    # Sharing out the units of one step.
+
+    def share(self, number: int, rows: Rows) -> None:
+        """Have the units of a pass computed by several threads, some groups of them each."""
+        f, words = self.f, len(CONTEXT)
+        context = f.alloca("i64", "context", words)
+        found = {"args": "%args", "block": "%block", "first": self.first, "count": rows.count}
+        found |= {"step": rows.step, "place": rows.place, "outer": rows.outer}
+        for k, name in enumerate(CONTEXT):
+            kind = "ptr" if name == "args" else "i64"
+            f.store(kind, str(found[name]), f.at("i64", context, k), 8)
+        part = Part(self, number, rows.phase)
+        self.shared.append(part)
+        threads = self.layout.word(f, "threads")
+        f.do(f"call void {self.layout.pointer(f, 'pool')}(ptr @{part.f.name}, ptr {context}, i64 {threads}, i64 {threads})")
+
+
+CONTEXT = ("args", "block", "first", "count", "step", "place", "outer")
+"""What a thread has to know to compute some units of one pass of one step."""
+
+
+class Part(Block):
+    """Writes the function that computes a share of the units of a pass."""
+
+    def __init__(self, block: Block, number: int, phase: str) -> None:
+        super().__init__(block.program, block.numbers, block.layout, block.weight)
+        self.number, self.phase = number, phase
+        self.f = Function(f"units_{number}", [("ptr", "context"), ("i64", "part")], ATTRIBUTES, "internal")
+
+    def write(self) -> str:
+        f = self.f
+        word = {
+            name: f.load("ptr" if name == "args" else "i64", f.at("i64", "%context", k), name, 8)
+            for k, name in enumerate(CONTEXT)
+        }
+        self._entry()
+        self.first = word["first"]
+        # Each thread has a tile of its own.
+        self.areas["tile"] = f.alloca(self.numbers.vector, "tile", MOST_ROWS * MOST_VECTORS * self.layout.most_groups)
+        one = list(self.program.passes())[self.number][1]
+        rows = Rows(self.phase, word["count"], word["step"], word["place"], word["outer"])
+        write_share(self, one, rows, self.layout.word(f, "threads"))
+        return str(f)

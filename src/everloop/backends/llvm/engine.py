@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from dataclasses import replace
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from everloop.backends.llvm.jit import library
 from everloop.backends.llvm.layout import Layout
 from everloop.backends.llvm.lower import Program, Request
 from everloop.backends.llvm.machine import host
+from everloop.backends.llvm.passes import WORTH_SHARING
 from everloop.backends.llvm.pool import run_address
 from everloop.backends.llvm.vectors import Numbers
 
@@ -35,13 +37,20 @@ class Engine:
     """The code of one program, and what its calls have in common."""
 
     def __init__(self, request: Request, dtype: str, weight: str = "") -> None:
-        self.numbers, self.weight = numbers_of(dtype), weight
+        self.numbers, self.weight, self._dtype = numbers_of(dtype), weight, dtype
         self.program = Program(request)
         self.layout = Layout(self.program, self.numbers, weight)
         self.library = library(f"{fingerprint(self.program)} {dtype} {weight}", self.source)
         self.shapes: dict[Any, Any] = {}
         call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.run_at, self.pack_at = call(self.library.address("run")), call(self.library.address("pack"))
+
+    @cached_property
+    def shared(self) -> Engine:
+        """The same for one sequence and several threads: they share the units of every step, where there are many."""
+        if self.layout.packed_size < WORTH_SHARING:
+            return self
+        return Engine(replace(self.program.request, shared=True), self._dtype, self.weight)
 
     def source(self) -> str:
         """The intermediate code."""
@@ -89,7 +98,7 @@ def fingerprint(program: Program) -> str:
     """A text that is the same for programs that become the same code."""
     request, graph = program.request, program.graph
     number = {node: k for k, node in enumerate(program.nodes)}
-    lines = [f"backwards {request.backwards}"]
+    lines = [f"backwards {request.backwards} shared {request.shared}"]
     for node in program.nodes:
         attr = program.length(node.attr) if node.op == "count" else node.attr
         lines.append(f"{node.op} {[number[arg] for arg in node.args]} {attr!r} {node.size and program.width(node)}")

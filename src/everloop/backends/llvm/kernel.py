@@ -48,6 +48,10 @@ class LlvmKernel:
             self._training[wanted] = _Training(self.graph, self._adjoint, self.sizes, self.dtype, wanted)
         return self._training[wanted]
 
+    def prepare(self, wanted: frozenset[str] | None) -> None:
+        """Compile what forward and backward need for these gradients; None: forward alone, nothing kept."""
+        _ = self._inference if wanted is None else self._trained(wanted)
+
     def forward(
         self,
         inputs: Mapping[str, Tensor],
@@ -179,7 +183,7 @@ class _Shape:
             "batch_sizes": self.batch_sizes.ctypes.data,
             "offsets": self.offsets.ctypes.data,
             "count": len(blocks),
-            "pool": pool() if len(blocks) > 1 else 0,
+            "pool": pool(),
             "span": span,
         }
         values |= {f"at:{name}": place for name, place in places.items()}
@@ -192,13 +196,17 @@ class _Call:
     """One call of a program: memory for it, and the words that say where everything is."""
 
     def __init__(self, engine: Engine, like: Tensor, blocks: int, batch: int, batch_sizes: Sequence[int]) -> None:
-        self.engine, self.like = engine, like
-        key = blocks, batch, batch_sizes
-        if key not in engine.shapes:
+        self.threads = num_threads()
+        self.engine = engine.shared if blocks == 1 and self.threads > 1 and batch <= SHARED_ROWS else engine
+        self.like = like
+        key = blocks, batch, tuple(batch_sizes)
+        # Another thread may clear the shapes at any time.
+        found = engine.shapes.get(key)
+        if found is None:
             if len(engine.shapes) >= SHAPES:
                 engine.shapes.clear()
-            engine.shapes[key] = _Shape(engine, cut(batch, blocks), batch_sizes)
-        self.shape: _Shape = engine.shapes[key]
+            found = engine.shapes[key] = _Shape(engine, cut(batch, blocks), batch_sizes)
+        self.shape: _Shape = found
 
     def run(
         self,
@@ -219,7 +227,7 @@ class _Call:
         if grads is not None:
             record[:, 5] = [grads[k].data_ptr() for k in range(len(record))]
         words[at["blocks"]], words[at["packed"]] = record.ctypes.data, scratch.data_ptr()
-        words[at["threads"]] = min(num_threads(), len(record))
+        words[at["threads"]] = self.threads if self.engine.program.request.shared else min(self.threads, len(record))
         alive = []
         for name in self.engine.layout.outer:
             array = _rows(outer[name])
@@ -236,6 +244,9 @@ class _Call:
         self.engine.run_at(words.ctypes.data)
         return memory
 
+
+SHARED_ROWS = 1
+"""Sequences up to which threads share the units of a step, rather than the sequences."""
 
 SHAPES = 64
 """Lengths of sequences that a program remembers."""

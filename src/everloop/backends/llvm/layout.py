@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from everloop.backends._narrow import BYTES
 from everloop.backends.llvm.builder import Function, Word
 from everloop.backends.llvm.lower import Buffer, Pass, Program
 from everloop.backends.llvm.tiles import MOST_ROWS, MOST_VECTORS, OUTER_ROWS, outer_vectors, units_of
@@ -14,12 +15,12 @@ from everloop.lang.expr import Expr
 BLOCK_WORDS = 8
 """begin, rows, steps, scratch, keep, grads of a block, and two words unused."""
 
+APART = 5 * 16
+"""Numbers between areas: rows of the same number in areas of a round size would all want the same few places of the
+cache."""
+
 ALIGNED = 16
 """Areas begin at multiples of so many numbers."""
-
-
-WEIGHT_BYTES = {"bfloat16": 2, "int8": 1}
-"""Of the weights that are narrower than the numbers computed with."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Area:
     fixed: int = 0
 
     def size(self, rows: int, span: int) -> int:
-        return rounded(self.per_row * rows + self.per_chunk_row * rows * span + self.fixed)
+        return rounded(self.per_row * rows + self.per_chunk_row * rows * span + self.fixed) + APART
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Layout:
     def kept_size(self, f: Function, rows: Word, steps: Word, width: int) -> Word:
         """What `rounded(rows * steps * width)` is, while the program runs."""
         count = f.add(f.mul(f.mul(rows, steps), width), ALIGNED - 1)
-        return f.let(f"and i64 {count}, {-ALIGNED}", "size")
+        return f.add(f.let(f"and i64 {count}, {-ALIGNED}", "size"), APART)
 
     def _areas(self) -> dict[str, Area]:
         program, lanes = self.program, self.numbers.lanes
@@ -99,7 +100,7 @@ class Layout:
         areas = {
             "table": Area(per_chunk_row=words),
             "table outer": Area(per_chunk_row=words),
-            "tile": Area(fixed=MOST_ROWS * MOST_VECTORS * lanes * self._most_groups()),
+            "tile": Area(fixed=MOST_ROWS * MOST_VECTORS * lanes * self.most_groups),
             "rows": Area(per_chunk_row=words * self._most_segments()),
         }
         for name, buffer in program.new.items():
@@ -129,7 +130,8 @@ class Layout:
     def blocks_of(self, matrix: str) -> int:
         return self.program.graph.params[matrix].blocks
 
-    def _most_groups(self) -> int:
+    @property
+    def most_groups(self) -> int:
         return max((len(one.groups) for _, one in self.program.passes()), default=0) or 1
 
     def _most_segments(self) -> int:
@@ -139,7 +141,7 @@ class Layout:
     def _packed(self) -> tuple[dict[tuple[int, int, int], Panel], dict[Expr, int], int]:
         """Panels by pass, group and segment; places of what is the same at every step; and the size of it all."""
         panels, once, place = {}, {}, 0
-        fitting = self.numbers.bytes // WEIGHT_BYTES.get(self.weight, self.numbers.bytes)
+        fitting = self.numbers.bytes // BYTES.get(self.weight, self.numbers.bytes)
         for number, (_, one) in enumerate(self.program.passes()):
             for g, group in enumerate(one.groups):
                 units = units_of(one, self.numbers)
@@ -169,7 +171,7 @@ class Layout:
         return places, end
 
     def kept_total(self, rows: int, steps: int) -> int:
-        return sum(rounded(rows * (steps + 1) * width) for width in self.kept.values())
+        return sum(rounded(rows * (steps + 1) * width) + APART for width in self.kept.values())
 
 
 def _stack_places(program: Program) -> Mapping[str, tuple[str, int]]:

@@ -69,6 +69,18 @@ def write_pass(block: Block, one: Pass, rows: Rows) -> None:
     _Writer(block, one, rows).write()
 
 
+def write_share(block: Block, one: Pass, rows: Rows, parts: Word) -> None:
+    """The groups of units that one of so many threads computes."""
+    writer, f = _Writer(block, one, rows), block.f
+    begin = f.let(f"udiv i64 {f.mul('%part', writer.groups)}, {parts}", "begin")
+    end = f.let(f"udiv i64 {f.mul(f.add('%part', 1), writer.groups)}, {parts}", "end")
+    writer.unit_groups(begin, end, 0, {})
+
+
+# Weights from which it is worth having several threads compute the units of one step: two microseconds of reading.
+WORTH_SHARING = 32_768
+
+
 class _Writer:
     def __init__(self, block: Block, one: Pass, rows: Rows) -> None:
         self.block, self.one, self.rows, self.f, self.numbers = block, one, rows, block.f, block.numbers
@@ -124,28 +136,60 @@ class _Writer:
     # Tiles.
 
     def _tiles(self) -> None:
-        f, one, numbers = self.f, self.one, self.numbers
-        units, lanes = units_of(one, numbers), numbers.lanes
-        width = one.width // one.blocks
-        whole, tail = width // lanes, width % lanes
-        groups = -(-width // (units * lanes))
-        height = min(rows_of(group_vectors(one, group, numbers), numbers) for group in one.groups)
-        places = {}
-        for k, node in enumerate(one.reductions):
-            places[node] = f.mul(f.mul(self.rows.count, lanes), k)
+        f, one, lanes = self.f, self.one, self.numbers.lanes
+        places = {node: f.mul(f.mul(self.rows.count, lanes), k) for k, node in enumerate(one.reductions)}
         self._each_row_sum(places, start=True)
-        tiles = f.larger(1, f.ceil_div(self.rows.count, height))
-        even = f.larger(1, f.ceil_div(self.rows.count, tiles))
         with f.loop(0, one.blocks, 1, "block") if one.blocks > 1 else _nothing() as head:
             self._point(head)
-            with f.loop(0, groups, 1, "units") as j:
-                panel = f.add(f.mul(head, groups), j)
-                with f.loop(0, self.rows.count, even, "tile") as begin:
-                    count = f.smaller(even, f.sub(self.rows.count, begin), "height")
-                    self._prefetch(begin, count, f.add(f.mul(head, width), f.mul(j, units * lanes)), units)
-                    self._products(begin, count, panel)
-                    self._tile_rows(begin, count, f.mul(j, units), f.mul(head, width), whole, tail, units, places)
+            if self._is_shared:
+                self.block.share(self.number, self.rows)
+            else:
+                self.unit_groups(0, self.groups, head, places)
         self._each_row_sum(places, start=False)
+
+    @property
+    def units(self) -> int:
+        """Vectors of units in a group."""
+        return units_of(self.one, self.numbers)
+
+    @property
+    def groups(self) -> int:
+        """Groups of units, of each block of block-diagonal matrices."""
+        return -(-(self.one.width // self.one.blocks) // (self.units * self.numbers.lanes))
+
+    @property
+    def _is_shared(self) -> bool:
+        one = self.one
+        weights = sum(segment.length * len(group.results) for group, segment in self._segments()) * one.width
+        return (
+            self.program.request.shared and one.blocks == 1 and not one.reductions and weights >= WORTH_SHARING
+        )
+
+    def unit_groups(self, first: Word, last: Word, head: Word, places: dict[Expr, Word]) -> None:
+        """The groups of units from the first to before the last: products, and what follows them."""
+        f, one, numbers, units, lanes = self.f, self.one, self.numbers, self.units, self.numbers.lanes
+        width = one.width // one.blocks
+        whole, tail = divmod(width, lanes)
+        height = min(rows_of(group_vectors(one, group, numbers), numbers) for group in one.groups)
+        tiles = f.larger(1, f.ceil_div(self.rows.count, height))
+        even = f.larger(1, f.ceil_div(self.rows.count, tiles))
+        with f.loop(first, last, 1, "units") as number:
+            j = self._to_and_fro(number, first, last)
+            panel = f.add(f.mul(head, self.groups), j)
+            with f.loop(0, self.rows.count, even, "tile") as begin:
+                count = f.smaller(even, f.sub(self.rows.count, begin), "height")
+                self._prefetch(begin, count, f.add(f.mul(head, width), f.mul(j, units * lanes)), units)
+                self._products(begin, count, panel)
+                self._tile_rows(begin, count, f.mul(j, units), f.mul(head, width), whole, tail, units, places)
+
+    def _to_and_fro(self, number: Word, first: Word, last: Word) -> Word:
+        """Every other step goes the other way: it begins with the weights that are still in the cache."""
+        f = self.f
+        if self.rows.phase != "loop":
+            return number
+        other = f.sub(f.sub(f.add(first, last), 1), number)
+        odd = f.compare("eq", f.let(f"and i64 {self.rows.step}, 1", "turn"), 1)
+        return f.let(f"select i1 {odd}, i64 {other}, i64 {number}", "units")
 
     def _point(self, head: Word) -> None:
         """Pointers to the rows of every vector that meets a matrix."""
