@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,15 @@ from everloop import cli
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled code is shared by the tests, and processes that they start, and by nobody else."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "EVERLOOP_CACHE" not in os.environ:
+            patch.setenv("EVERLOOP_CACHE", str(tmp_path_factory.mktemp("kernels")))
+        yield
 
 
 @pytest.fixture(scope="session")

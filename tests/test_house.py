@@ -24,14 +24,14 @@ TABLE: dict[str, set[str]] = {
     "compiler": {"lang"},
     "backends": {"compiler", "lang"},
     "export": {"compiler", "lang"},
-    "stream": {"backends", "compiler", "lang"},
+    "stream": {"backends", "compiler", "lang", "cells"},
     "nn": {"backends", "compiler", "lang", "stream", "cells"},
     "data": set(),
     "insight": {"nn", "compiler", "export"},
     "tasks": {"nn", "stream", "data", "insight"},
     "testing": {"nn", "export", "data", "insight", "tasks", "cells", "backends", "compiler", "lang", "stream"},
 }
-EVERYTHING = {"cli", "demo", "serve", "lab", "__main__"}
+EVERYTHING = {"bench", "cli", "demo", "serve", "lab", "__main__"}
 
 # Folders that may import none of these, however late. Type hints count as well: what only they need is needed.
 WITHOUT = {

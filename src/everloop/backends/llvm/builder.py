@@ -153,7 +153,8 @@ class Function:
 
     def _fresh(self, name: str) -> str:
         """A name not used before, in letters that need no quotes."""
-        plain = re.sub(r"[^a-zA-Z0-9_]", "_", name.replace("'", "_new")) or "v"
+        plain = re.sub(r"[^a-zA-Z0-9_]", "_", name.replace("'", "_new"))
+        plain = plain if plain[:1].isalpha() else f"l{plain}"
         count = self._used.get(plain, 0)
         self._used[plain] = count + 1
         return f"%{plain}" if not count else f"%{plain}.{count}"

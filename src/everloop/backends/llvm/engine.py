@@ -19,6 +19,10 @@ from everloop.backends.llvm.machine import host
 from everloop.backends.llvm.passes import WORTH_SHARING
 from everloop.backends.llvm.pool import run_address
 from everloop.backends.llvm.vectors import Numbers
+from everloop.compiler.ahead import ahead
+from everloop.compiler.kernel import kernel_graph
+from everloop.compiler.plan import plan
+from everloop.lang.graph import Graph
 
 CHUNK_ROWS = 256
 """Rows of all sequences of a block and the steps of one chunk together: what lies in its buffers stays in the cache."""
@@ -62,6 +66,12 @@ class Engine:
         for name, place in self.layout.words.items():
             made[place] = values[name]
         return made
+
+
+def source(graph: Graph, sizes: Mapping[str, int], dtype: str = "float32") -> str:
+    """The intermediate code of a cell's forward kernel, as this machine gets it."""
+    kernel = plan(kernel_graph(ahead(graph).graph)).graph
+    return write(Program(Request(kernel, sizes, outer=kernel.outputs)), numbers_of(dtype))
 
 
 @lru_cache(maxsize=256)

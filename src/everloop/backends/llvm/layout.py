@@ -64,6 +64,7 @@ class Layout:
         self.places = _stack_places(program)
         self.areas = self._areas()
         self.scales: dict[tuple[int, int], int] = {}
+        self.weight_count = 0
         self.panels, self.once, self.packed_size = self._packed()
         names = ["blocks", "batch_sizes", "offsets", "packed", "ready", "count", "threads", "pool", "span", "index"]
         names += [f"{part}:{name}" for name in self.outer for part in ("outer", "stride")]
@@ -148,8 +149,10 @@ class Layout:
                 vectors = units * len(group.results)
                 count = one.blocks * -(-(one.width // one.blocks) // (units * self.numbers.lanes))
                 for k, segment in enumerate(group.segments):
+                    weights = count * segment.length * vectors * self.numbers.lanes
                     panels[number, g, k] = Panel(place, segment.length, vectors)
-                    place += rounded(-(-count * segment.length * vectors * self.numbers.lanes // fitting))
+                    place += rounded(-(-weights // fitting))
+                    self.weight_count += weights
                 if self.weight == "int8":
                     self.scales[number, g] = place
                     place += len(group.results) * self.scale_stride(one)

@@ -1,8 +1,9 @@
 """A function object over machine code: what Python calls for a step of a stream, at about the price of a function of C.
 
-Called with an array that can be taken as it is (no derived class, the stream's type, no gaps, the shape of a chunk), it
-makes the array of the outputs, runs the kernel and returns it. With anything else it does nothing and returns None, and
-so it does while somebody has the stream's lock: the general way says what is wrong. native.ll is the code.
+Called with an array (of no derived class) that has the shape of a chunk, it makes the array of the outputs, runs the
+kernel and returns it; numbers of another type, or with gaps, are converted first. With anything else it does nothing
+and returns None, and so it does while somebody has the stream's lock: the general way knows more, and says what is
+wrong. native.ll is the code.
 
 It knows objects by NumPy's C interface, which all extensions are compiled against: the places of an array's fields, and
 the table of its functions. Both are looked over before the first use. Where they are not as expected, or Python is not
@@ -85,7 +86,7 @@ def push_function(
     }
     for place, name in enumerate(_FIELDS):
         record[place] = facts[name]
-    return _new_function(ctypes.addressof(code.definition), record, (code, objects, calls, unused, kernel, *kept))
+    return _maker()(ctypes.addressof(code.definition), record, (code, objects, calls, unused, kernel, *kept))
 
 
 def address(array: np.ndarray) -> int:
@@ -118,18 +119,23 @@ _PYTHON = (
     "PyEval_SaveThread",
     "PyEval_RestoreThread",
 )
+# In NumPy's table, at places that are the same in all its versions.
+_NUMPY = {"PyArray_NewFromDescr": 94, "PyArray_FromArray": 109}
+_NDARRAY = 2
 _CALL = ("words", "x", "y", "steps")
 _FIELDS = (
     *_OBJECTS,
     *_PYTHON,
-    "PyArray_NewFromDescr",
+    *_NUMPY,
     *(f"{call}_{word}" for call in ("one", "several") for word in _CALL),
     *("kernel", "axes", "first", "features", "width", "held", "room"),
 )
 
-# Fields of an array that the code reads, and what its flags say when numbers lie in order and where they should.
+# Fields of an array that the code reads, and what its flags say when numbers lie in order and where they should; what
+# is asked of an array that is made of another one: that, and any type can be converted.
 _ARRAY = {"type": 1, "data": 2, "axes": 3, "lengths": 4, "dtype": 7, "flags": 8}
 _GAPLESS = 0x1 | 0x100
+_CONVERTED = _GAPLESS | 0x10
 
 
 class _Array(ctypes.Structure):
@@ -185,6 +191,7 @@ def _source() -> str:
         one=places["one_words"],
         several=places["several_words"],
         GAPLESS=_GAPLESS,
+        CONVERTED=_CONVERTED,
     )
 
 
@@ -217,10 +224,6 @@ def _arrays_are_as_expected() -> bool:
     return _table()[_NDARRAY] == id(np.ndarray)
 
 
-# Places in the table of NumPy's functions, the same in all its versions.
-_NDARRAY, _NEW_FROM_DESCR = 2, 94
-
-
 def _table() -> Any:
     core = "numpy._core" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core"
     get = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
@@ -234,10 +237,11 @@ def _table() -> Any:
 def _functions() -> dict[str, int]:
     """The addresses of the functions that the code calls."""
     found = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0 for name in _PYTHON}
-    return found | {"PyArray_NewFromDescr": _table()[_NEW_FROM_DESCR]}
+    return found | {name: _table()[place] for name, place in _NUMPY.items()}
 
 
-def _new_function(definition: int, record: np.ndarray, kept: tuple[Any, ...]) -> Push:
-    # The place of the module holds a reference like any other: a tuple, so that nothing goes before the function does.
+@cache
+def _maker() -> Callable[[int, np.ndarray, tuple[Any, ...]], Push]:
+    """PyCFunction_NewEx. Its module may be any object: a tuple, so that nothing of it goes before the function does."""
     kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)
-    return kind(("PyCFunction_NewEx", ctypes.pythonapi))(definition, record, kept)
+    return kind(("PyCFunction_NewEx", ctypes.pythonapi))

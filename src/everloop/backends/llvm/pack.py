@@ -77,15 +77,50 @@ class _Panel:
                     self._columns(array, columns, head, first, count, start)
 
     def _columns(self, array: str, columns: int, head: Word, first: Word, count: Word, start: str) -> None:
-        """Units are rows of the matrix."""
-        f, numbers, step = self.f, self.numbers, self.panel.vectors * self.numbers.lanes
-        with f.loop(0, count, 1, "unit") as unit:
-            row = f.add(f.add(f.mul(head, self.width), first), unit)
-            source = f.at(numbers.scalar, array, f.mul(row, columns))
-            target = f.at(numbers.scalar, start, unit)
-            with f.loop(0, self.panel.length, 1, "k") as k:
-                weight = f.load(numbers.scalar, f.at(numbers.scalar, source, k), "w", numbers.bytes)
-                f.store(numbers.scalar, weight, f.at(numbers.scalar, target, f.mul(k, step)), numbers.bytes)
+        """Units are rows of the matrix: squares of it are transposed, and what is left goes one by one."""
+        f, lanes, length = self.f, self.numbers.lanes, self.panel.length
+        row = f.add(f.mul(head, self.width), first)
+        whole = length - length % lanes
+        squares = f.let(f"and i64 {count}, {-lanes}", "squares") if isinstance(count, str) else count - count % lanes
+        if whole:
+            with f.loop(0, squares, lanes, "unit") as unit, f.loop(0, whole, lanes, "k") as k:
+                self._square(*self._places(array, columns, row, unit, k, start))
+        for begin, end, from_k in ((0, squares, whole), (squares, count, 0)):
+            with f.loop(begin, end, 1, "unit") as unit, f.loop(from_k, length, 1, "k") as k:
+                source, target = self._places(array, columns, row, unit, k, start)[:2]
+                self._move(source, target)
+
+    def _places(
+        self, array: str, columns: int, row: Word, unit: Word, k: Word, start: str
+    ) -> tuple[str, str, int, int]:
+        """Where a weight is and where it goes, and how far apart the next ones are."""
+        f, scalar, step = self.f, self.numbers.scalar, self.panel.vectors * self.numbers.lanes
+        source = f.at(scalar, array, f.add(f.mul(f.add(row, unit), columns), k))
+        return source, f.at(scalar, start, f.add(f.mul(k, step), unit)), columns, step
+
+    def _move(self, source: str, target: str) -> None:
+        f, numbers = self.f, self.numbers
+        f.store(numbers.scalar, f.load(numbers.scalar, source, "w", numbers.bytes), target, numbers.bytes)
+
+    def _square(self, source: str, target: str, columns: int, step: int) -> None:
+        """As many rows as a vector has lanes, transposed: blocks of 1, 2, 4 ... change places with each other."""
+        f, numbers, kind, lanes = self.f, self.numbers, self.numbers.vector, self.numbers.lanes
+        rows = [f.load(kind, f.at(numbers.scalar, source, r * columns), "w", numbers.bytes) for r in range(lanes)]
+        distance = 1
+        while distance < lanes:
+            for r in (r for r in range(lanes) if not r & distance):
+                a, b = rows[r], rows[r + distance]
+                low = [j if not j & distance else lanes + j - distance for j in range(lanes)]
+                high = [j + distance if not j & distance else lanes + j for j in range(lanes)]
+                rows[r], rows[r + distance] = self._mixed(a, b, low), self._mixed(a, b, high)
+            distance *= 2
+        for k, row in enumerate(rows):
+            f.store(kind, row, f.at(numbers.scalar, target, k * step), numbers.bytes)
+
+    def _mixed(self, a: str, b: str, places: list[int]) -> str:
+        kind = self.numbers.vector
+        mask = ", ".join(f"i32 {place}" for place in places)
+        return self.f.let(f"shufflevector {kind} {a}, {kind} {b}, <{len(places)} x i32> <{mask}>", "w")
 
     def _rows(self, array: str, columns: int, head: Word, first: Word, count: Word, start: str) -> None:
         """Units are columns of the matrix: they lie side by side already."""

@@ -271,9 +271,10 @@ class _Writer:
                 if block.weight != "int8":
                     return found
                 start = block.layout.scales[self.number, g] + gate * block.layout.scale_stride(one)
-                scale = f.at(self.numbers.scalar, block.packed, start)
-                steps = Lane(f, self.numbers).load(f.at(self.numbers.scalar, scale, f.add(unit, f.mul(vector, lanes))), "scale")
-                return f.let(f"fmul {self.numbers.vector} {found}, {steps}", self.program.name(node))
+                scales = f.at(self.numbers.scalar, block.packed, start)
+                place = f.at(self.numbers.scalar, scales, f.add(unit, f.mul(vector, lanes)))
+                scale = Lane(f, self.numbers).load(place, "scale")
+                return f.let(f"fmul {self.numbers.vector} {found}, {scale}", self.program.name(node))
 
             body = self._bodies(pointers, loaded, sums, unit)
             if whole:

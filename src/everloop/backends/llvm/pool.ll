@@ -1,7 +1,7 @@
 ; The pool's threads. $$name is a field's place in its record, or a constant; pool.py puts them in and says how it works.
 ; What different threads write lies 128 bytes apart: two cache lines, which processors fetch together.
 
-%gate = type { [128 x i8], [128 x i8], i64, i64, [112 x i8] }
+%gate = type { [128 x i8], [128 x i8], i64, i64, i64, i64, [96 x i8] }
 %lane = type { i64, i64, i64, i64, [96 x i8] }
 %job = type { ptr, ptr, i64, i64, i64, [88 x i8], %gate, [$MEMBERS x %lane] }
 %pool = type { i64, i64, [112 x i8], i64, [120 x i8], i64, [120 x i8], i64, i64, i64, i64, i64, [88 x i8], [$KNOWN x i64],
@@ -183,7 +183,7 @@ check:
   %finished = call i1 @finished(ptr %lane)
   br i1 %finished, label %done, label %late
 late:
-  call void @wait(ptr %pool, ptr %job, ptr %lane, i64 %block)
+  call void @wait(ptr %job, ptr %lane)
   br label %done
 done:
   %l.next = add i64 %l, 1
@@ -274,9 +274,8 @@ define internal i1 @finished(ptr %lane) {
   ret i1 %finished
 }
 
-; Watches a lane for its end, then sleeps. Whoever waits that long, and longer than a block of its own took, has lost
-; time to a worker without a core.
-define internal void @wait(ptr %pool, ptr %job, ptr %lane, i64 %block) noinline {
+; Watches a lane for its end, then sleeps.
+define internal void @wait(ptr %job, ptr %lane) noinline {
 entry:
   %gate = getelementptr %job, ptr %job, i64 0, i32 $job_gate
   %waiting.at = getelementptr %job, ptr %job, i64 0, i32 $job_waiting
@@ -286,13 +285,14 @@ entry:
 watch:
   $PAUSE
   %finished = call i1 @finished(ptr %lane)
-  br i1 %finished, label %in.time, label %clock
+  br i1 %finished, label %end, label %clock
 clock:
   %now = call i64 @now()
   %more = icmp slt i64 %now, %patience
   br i1 %more, label %watch, label %doze
 doze:
-  store atomic i64 1, ptr %waiting.at seq_cst, align 8
+  ; Either whoever ends the lane sees that somebody waits, or the caller sees the end.
+  store atomic i64 %start, ptr %waiting.at seq_cst, align 8
   br label %check
 check:
   %over = call i1 @finished(ptr %lane)
@@ -302,19 +302,8 @@ sleep:
   br label %check
 awake:
   store atomic i64 0, ptr %waiting.at monotonic, align 8
-  %end = call i64 @now()
-  %waited = sub i64 %end, %start
-  %lost = sub i64 %waited, %block
-  %any = icmp sgt i64 %lost, 0
-  br i1 %any, label %avoid, label %in.time
-avoid:
-  %times = mul i64 %lost, $ALONE
-  %alone = call i64 @llvm.smin.i64(i64 %times, i64 $ALONE_LIMIT)
-  %until = add i64 %end, %alone
-  %until.at = getelementptr %pool, ptr %pool, i64 0, i32 $pool_until
-  store atomic i64 %until, ptr %until.at monotonic, align 8
-  br label %in.time
-in.time:
+  br label %end
+end:
   ret void
 }
 
@@ -403,9 +392,50 @@ report:
 call:
   %gate = getelementptr %job, ptr %job, i64 0, i32 $job_gate
   call void @wake(ptr %gate)
+  call void @confess(ptr %pool, i64 %member, i64 %waiting)
   br label %look
 leave:
   ret i64 %did
+}
+
+; A worker that was waited for tells how much of that time it had no core: so long, many times over, jobs are done alone.
+define internal void @confess(ptr %pool, i64 %member, i64 %since) noinline {
+  %number = sub i64 %member, 1
+  %gate = getelementptr %pool, ptr %pool, i64 0, i32 $pool_gates, i64 %number
+  %wall.at = getelementptr %gate, ptr %gate, i64 0, i32 $gate_wall
+  %core.at = getelementptr %gate, ptr %gate, i64 0, i32 $gate_core
+  %wall.before = load i64, ptr %wall.at
+  %core.before = load i64, ptr %core.at
+  call void @mark(ptr %gate)
+  %wall = load i64, ptr %wall.at
+  %core = load i64, ptr %core.at
+  %passed = sub i64 %wall, %wall.before
+  %had = sub i64 %core, %core.before
+  %without = sub i64 %passed, %had
+  %waited = sub i64 %wall, %since
+  %lost = call i64 @llvm.smin.i64(i64 %without, i64 %waited)
+  %matters = icmp sgt i64 %lost, $WATCH
+  br i1 %matters, label %avoid, label %end
+avoid:
+  %times = mul i64 %lost, $ALONE
+  %alone = call i64 @llvm.smin.i64(i64 %times, i64 $ALONE_LIMIT)
+  %until = add i64 %wall, %alone
+  %until.at = getelementptr %pool, ptr %pool, i64 0, i32 $pool_until
+  store atomic i64 %until, ptr %until.at monotonic, align 8
+  br label %end
+end:
+  ret void
+}
+
+; The time, and the worker's time on a core.
+define internal void @mark(ptr %gate) {
+  %wall.at = getelementptr %gate, ptr %gate, i64 0, i32 $gate_wall
+  %core.at = getelementptr %gate, ptr %gate, i64 0, i32 $gate_core
+  %wall = call i64 @now()
+  %core = call i64 @clock(i32 $CORE_CLOCK)
+  store i64 %wall, ptr %wall.at
+  store i64 %core, ptr %core.at
+  ret void
 }
 
 ; Wakes one worker if the workers that are awake are too few for the job. Each that comes wakes others in turn, so that
@@ -515,6 +545,9 @@ entry:
   %member = add i64 %number, 1
   %bit = shl i64 1, %number
   %others = xor i64 %bit, -1
+  br label %begin
+begin:
+  call void @mark(ptr %gate)
   br label %fresh
 fresh:
   %start = call i64 @now()
@@ -526,18 +559,19 @@ look:
   %helped = icmp ne i64 %did, 0
   br i1 %helped, label %fresh, label %idle
 idle:
-  %polls = phi i64 [ 0, %look ], [ %polls.next, %rest ], [ 0, %yield ]
+  %looks = phi i64 [ 0, %look ], [ %looks.next, %rest ], [ 0, %yield ]
   $PAUSE
   %published = load atomic i64, ptr %published.at monotonic, align 8
   %news = icmp ne i64 %published, %seen
   br i1 %news, label %look, label %rest
 rest:
-  %polls.next = add i64 %polls, 1
-  %often = icmp eq i64 %polls.next, $POLLS
+  %looks.next = add i64 %looks, 1
+  %often = icmp eq i64 %looks.next, $LOOKS
   br i1 %often, label %yield, label %idle
 yield:
   ; The core is for whoever has work: another process, or the caller itself.
   call i32 @sched_yield()
+  call void @mark(ptr %gate)
   %now = call i64 @now()
   %late = icmp sge i64 %now, %bedtime
   br i1 %late, label %doze, label %idle
@@ -552,7 +586,7 @@ rise:
   br label %look
 sleep:
   call void @sleep(ptr %gate)
-  br label %fresh
+  br label %begin
 }
 
 ; Works on the latest job, or if there is nothing to do on all; tells how many blocks were done.
@@ -632,8 +666,14 @@ define internal void @wake(ptr %gate) noinline {
 }
 
 define internal i64 @now() {
+  %now = call i64 @clock(i32 $WALL_CLOCK)
+  ret i64 %now
+}
+
+; Nanoseconds.
+define internal i64 @clock(i32 %clock) {
   %time = alloca { i64, i64 }
-  call i32 @clock_gettime(i32 $CLOCK, ptr %time)
+  call i32 @clock_gettime(i32 %clock, ptr %time)
   %seconds = load i64, ptr %time
   %fraction.at = getelementptr { i64, i64 }, ptr %time, i64 0, i32 1
   %fraction = load i64, ptr %fraction.at
@@ -641,4 +681,3 @@ define internal i64 @now() {
   %now = add i64 %whole, %fraction
   ret i64 %now
 }
-

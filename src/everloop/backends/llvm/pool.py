@@ -1,21 +1,25 @@
-"""Our own threads, for machine code that is called from machine code.
+"""Our own threads, for machine code that is called from machine code. Their code is in pool.ll.
 
 A job is a function and a number of blocks. Whoever calls `run` works on its job too, and waits for nobody but those
 who have claimed a block and not finished it: if all other threads sleep or all other cores are busy, the caller
 does everything itself. There is no barrier.
 
-Every member of a job (the caller, and threads - 1 workers) has a lane of blocks: l, l + lanes, l + 2 lanes ... A member
-claims from its own lane first, then from those of others. So calls that follow each other with the same blocks give
-each member the same ones, whose weights are still in its cache, as long as nobody falls behind. This, and workers
-that stay awake for a while after a job, is what a sequence split by its units needs: its leader calls `run` at every
-product of every step.
+Every member of a job (the caller, and up to threads - 1 workers) has a lane of blocks: l, l + lanes, l + 2 lanes ...
+A member claims from its own lane first, then from those of others. So calls that follow each other with the same
+blocks give each member the same ones, whose weights are still in its cache, as long as nobody falls behind. With
+workers that stay awake for a while after a job, this serves a sequence that is split by its units as well: its
+leader calls `run` at every product of every step.
 
 No block is claimed twice and none after its job has ended, because claims are numbers that never come again: a lane
 counts its blocks on and on from job to job, and a job is the part of the numbers between the lane's old end and its
 new one. A late worker finds the count changed and goes away.
 
-When a caller has waited for a worker longer than a block takes, some other process has the worker's core. The caller
-then does without workers for a time in proportion to what it lost, so that losses stay a small part of the whole.
+Waking a thread costs its waker several microseconds, in a virtual machine up to 15, and it comes some 40 later. So a
+sleeping worker is woken for a job that is long, as far as is known of its function, or after many jobs with hardly a
+pause between.
+
+When a caller had to wait because some other process had the worker's core, jobs are done alone for a time in
+proportion to what was lost, so that losses stay a small part of the whole.
 
 Where there are no POSIX threads (Windows), `run` calls every block itself.
 """
@@ -26,7 +30,9 @@ import ctypes
 import os
 import platform
 import signal
+import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -39,23 +45,27 @@ from everloop.backends.llvm.machine import host
 MEMBERS = 64
 JOBS = 32
 
-# Nanoseconds that a worker stays awake without a job: kernels of a training loop follow each other within it.
+# Nanoseconds that a worker stays awake without a job: about what its waking costs caller and job together. After so
+# many looks for a job, less than 10 us, it lets others have the core.
 AWAKE = 50_000
+LOOKS = 128
+
+# Nanoseconds of work that are worth waking a worker; and of how many functions it is remembered how long they take.
+WORTH = 100_000
+KNOWN = 64
 
 # Nanoseconds that a caller watches for the end of a worker's block before it sleeps and leaves its core to others,
 # one of which may be that worker.
 WATCH = 20_000
 
-# A caller that lost a time to a worker without a core works alone for so many times as long, up to a limit.
+# For how many times the time that was lost to a worker without a core jobs are done alone, and no longer than that.
 ALONE = 16
 ALONE_LIMIT = 1_000_000_000
 
-POLLS=128
-WORTH=100_000
-KNOWN=64
-
 # Bytes of a worker's stack; some systems give threads much less than the caller's has.
 STACK = 8 << 20
+
+_lock = threading.Lock()
 
 
 def run_address() -> int:
@@ -65,7 +75,7 @@ def run_address() -> int:
     and returns when all blocks are done. What it writes and what the blocks write is seen as in one thread. It can be
     called from any number of threads at once, with or without the interpreter's lock, and from within a block.
     """
-    return _code().get_function_address("run")
+    return _address("run")
 
 
 def run(fn: int, arg: int, blocks: int, threads: int) -> None:
@@ -75,13 +85,18 @@ def run(fn: int, arg: int, blocks: int, threads: int) -> None:
 
 def workers() -> int:
     """How many workers there are, asleep or not."""
-    return ctypes.CFUNCTYPE(ctypes.c_int64)(_code().get_function_address("workers"))()
+    return ctypes.CFUNCTYPE(ctypes.c_int64)(_address("workers"))()
 
 
 @cache
-def _run() -> ctypes._CFunctionType:
+def _run() -> Callable[[int, int, int, int], None]:
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
     return kind(run_address())
+
+
+def _address(name: str) -> int:
+    with _lock:
+        return _code().get_function_address(name)
 
 
 @cache
@@ -89,8 +104,10 @@ def _code() -> binding.ExecutionEngine:
     machine = host()
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    target = binding.Target.from_triple(machine.triple).create_target_machine(cpu=machine.cpu, features=machine.features, opt=3, jit=True)
-    module = binding.parse_assembly(_source())
+    target = binding.Target.from_triple(machine.triple).create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=3, jit=True
+    )
+    module = binding.parse_assembly(_source(), binding.create_context())
     module.verify()
     builder = binding.create_pass_builder(target, binding.create_pipeline_tuning_options(speed_level=2))
     builder.getModulePassManager().run(module, builder)
@@ -124,10 +141,11 @@ def _source() -> str:
         ALONE=ALONE,
         ALONE_LIMIT=ALONE_LIMIT,
         STACK=STACK,
-        POLLS=POLLS,
+        LOOKS=LOOKS,
         WORTH=WORTH,
         KNOWN=KNOWN,
-        CLOCK=time.CLOCK_MONOTONIC,
+        WALL_CLOCK=time.CLOCK_MONOTONIC,
+        CORE_CLOCK=time.CLOCK_THREAD_CPUTIME_ID,
         SETMASK=int(signal.SIG_SETMASK),
         MASKED=-1 - sum(1 << (fault - 1) for fault in faults),
         PAUSE=_PAUSES.get(platform.machine().lower(), ""),
@@ -143,7 +161,7 @@ _PAUSES = {
 
 # Fields of the records of pool.ll, in their order; _ is room.
 _RECORDS = {
-    "gate": "mutex condition called number",
+    "gate": "mutex condition called number wall core",
     "lane": "next end base done",
     "job": "fn arg lanes threads waiting _ gate lane",
     "pool": "published latest _ sleeping _ taken _ workers growing until last since _ known gates jobs",

@@ -111,7 +111,7 @@ class _Bound:
         [I]. beside: the other inputs, of so many steps. None where this Python can have no such function, and where
         several threads may be worth while: it does not ask how many there are.
         """
-        count, work = len(self.state), len(self.state) * self.engine.layout.packed_size
+        count, work = len(self.state), len(self.state) * self.engine.layout.weight_count
         if count > 1 and work > WORTH_A_THREAD:
             return None
         memories = [_Memory(self, room, count) for room in dict.fromkeys((1, steps))]
@@ -134,7 +134,7 @@ class _Memory:
     def __init__(self, bound: _Bound, steps: int, count: int) -> None:
         self.room, self.count, self._steps = steps, count, steps
         engine, layout = bound.engine, bound.engine.layout
-        threads = num_threads() if steps * count * layout.packed_size > WORTH_A_THREAD else 1
+        threads = num_threads() if steps * count * layout.weight_count > WORTH_A_THREAD else 1
         blocks = cut(count, parts(count, threads))
         most = max((size for _, size in blocks), default=0)
         span = max(1, min(steps, -(-CHUNK_ROWS // max(1, most))))
