@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 DOCS := $(VENV)/docs-installed
+BENCHMARKS := $(VENV)/bench-installed
 
 .PHONY: install demo test slow check format bench docs docs-serve clean
 
@@ -34,9 +35,10 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install
-	$(BIN)/python benchmarks/layers.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scan.py
+# Speed beside torch, onnxruntime, jax and loops in Python; takes a while. Options with BENCH='--class step --threads 1'.
+bench: $(BENCHMARKS)
+	@mkdir -p build
+	$(BIN)/everloop bench --json build/bench.json $(BENCH)
 
 # The site, in build/site. Every warning is an error, and every link is followed.
 docs: $(DOCS)
@@ -48,6 +50,10 @@ docs-serve: $(DOCS)
 $(DOCS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $(DOCS)
+
+$(BENCHMARKS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $(BENCHMARKS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

@@ -40,8 +40,10 @@ _HOME = {
     "Generator": "everloop.tasks.generator",
     "Recurrent": "everloop.nn",
     "cell": "everloop.lang.cell",
+    "explain": "everloop.nn.explain",
     "load": "everloop.tasks",
     "read_cell": "everloop.lang.read",
+    "use_backend": "everloop.backends",
     **dict.fromkeys(_FUNCTIONS.split(), "everloop.lang.functions"),
     **dict.fromkeys(_TRANSFORMS.split(), "everloop.lang.transforms"),
 }
@@ -58,6 +60,7 @@ __all__ = [
     "cumsum",
     "elu",
     "exp",
+    "explain",
     "expm",
     "expm1",
     "features",
@@ -100,12 +103,14 @@ __all__ = [
     "tanh",
     "tie",
     "total",
+    "use_backend",
     "where",
     "window",
     "zoneout",
 ]
 
 if TYPE_CHECKING:
+    from everloop.backends import use_backend
     from everloop.lang.cell import Cell, cell
     from everloop.lang.functions import (
         absolute,
@@ -162,6 +167,7 @@ if TYPE_CHECKING:
         zoneout,
     )
     from everloop.nn import Recurrent
+    from everloop.nn.explain import explain
     from everloop.tasks import load
     from everloop.tasks.classifier import Classifier
     from everloop.tasks.generator import Generator

@@ -294,7 +294,7 @@ def generate(
     from everloop.tasks import load
 
     model = load(run, device)
-    if not hasattr(model, "stream"):
+    if not hasattr(model, "generate"):
         raise ValueError(f"{run} is a {model.name}, which does not generate text; try everloop predict {run} TEXT")
     pieces = model.stream(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     sys.stdout.write(prompt)
@@ -310,15 +310,16 @@ def show(
         str, typer.Argument(help="Name of a cell (`everloop cells` lists them), or a file my_cell.py with one.")
     ],
     form: Annotated[
-        Literal["text", "latex", "backward", "backward-latex", "plan", "numpy", "torch", "diagram", "unrolled"],
+        Literal["text", "latex", "backward", "backward-latex", "plan", "numpy", "torch", "llvm", "diagram", "unrolled"],
         typer.Option(
             "--as",
             help="Equations; their gradient (back-propagation through time); the schedule and its cost; a program in "
-            "NumPy (forward and backward) or torch; an SVG of the step, or of the network over time.",
+            "NumPy (forward and backward) or torch; the CPU kernel before it is compiled; an SVG of the step, or of the "
+            "network over time.",
         ),
     ] = "text",
-    input: Annotated[int, typer.Option(help="Input features, for the cost of a plan.")] = 128,
-    hidden: Annotated[int, typer.Option(help="Units, for the cost of a plan.")] = 128,
+    input: Annotated[int, typer.Option(help="Input features, for the cost of a plan and the kernel.")] = 128,
+    hidden: Annotated[int, typer.Option(help="Units, for the cost of a plan and the kernel.")] = 128,
     steps: Annotated[int, typer.Option(help="Steps of the unrolled network.")] = 4,
     layers: Annotated[int, typer.Option(help="Layers of the unrolled network.")] = 1,
     bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Unrolled in both directions.")] = False,
@@ -350,6 +351,10 @@ def show(
             lines = [numpy_source.source(found)]
         case "torch":
             lines = [torch_source.source(found)]
+        case "llvm":
+            from everloop.backends.llvm.engine import source
+
+            lines = [source(graph, usual_sizes(graph, input, hidden))]
         case "diagram":
             lines = [diagram.step(graph)]
         case "unrolled":
@@ -419,6 +424,37 @@ def datasets(
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([("text", "label"), *zip(examples.inputs, examples.targets, strict=True)])
     _say(f"{len(examples.inputs):,} examples in {out}")
+
+
+@app.command()
+def bench(
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            help="step, sequence, cells, scan, ragged, memory, compile, contention; several with commas. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(help="Numbers of threads, with commas. Default: 1,2.", show_default=False),
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Rounds of a row at most; large problems get fewer.", min=1)] = 25,
+    quick: Annotated[bool, typer.Option("--quick", help="A few small shapes: does it all work?")] = False,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Write everything to this file too.", show_default=False)
+    ] = None,
+    cell: Annotated[str | None, typer.Option(help="Only this cell.", show_default=False)] = None,
+) -> None:
+    """Measure speed and memory beside torch, onnxruntime, jax and loops in Python, and against what was promised."""
+    from everloop.bench import suite
+    from everloop.bench.options import Options
+
+    names, counts = suite.checked_classes(classes), suite.checked_threads(threads)
+    options = Options(repeats=repeats, quick=quick, cell=cell)
+    if not suite.run(names, counts, options, as_json, _out()):
+        _fail("not everybody computed the same; see above", 1)
 
 
 @app.command()

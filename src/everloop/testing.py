@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -15,27 +16,39 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 from everloop import cells
+from everloop.backends import Kernel, choose
 from everloop.backends._spelling import SPELLING, cumulative, outer
 from everloop.backends._values import length, make_matrix
+from everloop.backends.reference import ReferenceKernel
 from everloop.compiler.differentiate import differentiate
 from everloop.compiler.weights import through_made
 from everloop.lang.cell import Cell
 from everloop.lang.expr import Expr, Size, toposort
 from everloop.lang.graph import Graph
 from everloop.nn import Recurrent
+from everloop.nn.function import Recurrence
 
 __all__ = [
+    "AMPLIFIED",
     "BFLOAT16",
     "FINITE_DIFFERENCES",
     "FINITE_STEP",
     "FLOAT32",
     "FUNCTION",
+    "KERNEL",
     "SAME",
+    "TRIALS",
+    "Drawn",
     "Tolerance",
+    "Trial",
     "assert_close",
+    "assert_same_results",
+    "check_backend",
     "check_cell",
+    "check_kernel",
     "derived_gradient",
     "evaluate_step",
+    "kernel_of",
 ]
 
 
@@ -61,6 +74,14 @@ FINITE_DIFFERENCES = Tolerance(1e-6, 1e-8)
 # float32 rounds to 6e-8, bfloat16 to 4e-3; a short recurrence rounds a few dozen times and does not amplify.
 FLOAT32 = Tolerance(1e-5, 1e-5)
 BFLOAT16 = Tolerance(1e-1, 1e-1)
+
+# A whole kernel against the reference, in float64 and in float32: the absolute part is meant for an array whose largest
+# value is 1 or less, and grows with that value, since sums over all rows and steps lose digits that cancel. On top
+# comes, so many times, what the reference itself is off in float32, or, in float64, for numbers that differ by NUDGE:
+# some cells amplify what is rounded at every step, and no kernel can do better.
+KERNEL = {"float64": Tolerance(1e-11, 1e-12), "float32": Tolerance(1e-4, 1e-5)}
+AMPLIFIED = 10.0
+NUDGE = 1e-15
 
 
 def assert_close(actual: Any, expected: Any, tolerance: Tolerance = SAME, what: str = "the value") -> None:
@@ -116,6 +137,247 @@ def check_cell(cell: str | Cell, *, sizes: Mapping[str, int] | None = None) -> N
         ):
             torch.manual_seed(0)
             part()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One use of a kernel, as `check_kernel` makes it up.
+
+    batch_sizes: the rows of each step. idle: sequences of no step, which only the states have. frozen: inputs, states
+    and stacks whose gradient is not wanted. unused: outputs and final states that come without a gradient.
+    strided: arrays lie in others, transposed or with gaps, and the gradient of every row is the same row in memory.
+    """
+
+    batch_sizes: tuple[int, ...] = (3, 3, 2, 1)
+    idle: int = 0
+    dtype: str = "float64"
+    frozen: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
+    strided: bool = False
+    seed: int = 0
+
+
+# What each cell is tried with: lengths of all kinds; nobody to run, and nothing to do; gradients of some things only.
+TRIALS = (
+    Trial((5, 5, 4, 2, 2, 1), idle=2),
+    Trial((2, 2, 1), strided=True),
+    Trial((), idle=3),
+    Trial(()),
+    Trial((3,), unused=frozenset({"y"})),
+    Trial((2,) * 150, dtype="float32"),
+)
+
+
+def check_backend(
+    name: str,
+    some: Iterable[str | Cell] | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    trials: Iterable[Trial] = TRIALS,
+    device: str = "cpu",
+) -> None:
+    """The kernels of a backend do what the reference does in float64: `check_kernel` for every cell and trial that it
+    does not refuse, and with one gradient each not wanted.
+
+    some: cells, by name or as `@cell` makes them; all of the catalogue unless given. sizes: as for `check_cell`.
+    """
+    for one, trial in product(cells.names() if some is None else some, trials):
+        cell = cells.get(one)
+        kernel, recurrence = kernel_of(name, cell, {"input": 3, "hidden": 4} | dict(sizes or {}), trial.dtype, device)
+        graph = recurrence.graph
+        check_kernel(kernel, graph, recurrence.sizes, trial, device)
+        if trial is not TRIALS[0]:
+            continue
+        for frozen in ({"x"}, set(graph.states), set(graph.stacks), {*graph.inputs, *graph.states}):
+            check_kernel(kernel, graph, recurrence.sizes, replace(trial, frozen=frozenset(frozen)), device)
+
+
+def kernel_of(
+    backend: str, cell: Cell, sizes: Mapping[str, int], dtype: str = "float64", device: str = "cpu"
+) -> tuple[Kernel, Recurrence]:
+    """The kernel that a backend makes of a cell, and the cell as layers run it, with all of its sizes.
+
+    NotImplementedError, with the reason, if the backend refuses.
+    """
+    recurrence = Recurrence(cell, _Check(cell, dict(sizes)).sizes)
+    chosen = choose(recurrence.graph, device, f"torch.{dtype}", backend)
+    return chosen.compile(recurrence.graph, recurrence.sizes, device, f"torch.{dtype}"), recurrence
+
+
+def check_kernel(kernel: Kernel, graph: Graph, sizes: Mapping[str, int], trial: Trial, device: str = "cpu") -> None:
+    """One trial of a kernel against the reference in float64, on the same numbers.
+
+    - Outputs, final states and gradients agree; with nothing kept as well.
+    - Everything that is given, and what is kept, stays as it was; backward a second time gives the same bits.
+    """
+    dtype = getattr(torch, trial.dtype)
+    drawn = Drawn.of(graph, dict(sizes), trial)
+    reference = ReferenceKernel(graph, dict(sizes))
+    expected = drawn.run(reference)
+    off = (drawn.nudged() if trial.dtype == "float64" else drawn.to(dtype)).run(reference)
+    given = drawn.to(dtype, device)
+    given = given.strided() if trial.strided else given
+    before = given.copied()
+    with torch.no_grad():
+        found = given.run(kernel, again=True)
+        without = given.forward(kernel)
+    what = f"{graph.name}, {trial}"
+    assert_same_results(found, expected, off, trial.dtype, what)
+    assert_same_results(without, {key: expected[key] for key in without}, off, trial.dtype, f"{what}, nothing kept")
+    for (name, array), old in zip(given.arrays(), before, strict=True):
+        if not torch.equal(array.nan_to_num(), old.nan_to_num()):
+            raise AssertionError(f"{what}: {name} came out changed")
+
+
+def assert_same_results(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    off: Mapping[str, Tensor],
+    dtype: str = "float64",
+    what: str = "the kernel",
+) -> None:
+    """Results by name agree within what the type allows. off: what the reference gives in float32, or when nudged."""
+    near = KERNEL[dtype]
+    for name, right in expected.items():
+        finite = right[right.isfinite()].abs()
+        scale = max(1.0, finite.max().item()) if finite.numel() else 1.0
+        slack = (off[name].double() - right).abs().nan_to_num(0.0, 0.0, 0.0)
+        absolute = near.absolute * scale + AMPLIFIED * (slack.max().item() if slack.numel() else 0.0)
+        assert_close(found[name], right, Tolerance(near.relative, absolute), f"{what}: {name}")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a kernel is called with, forward and backward."""
+
+    trial: Trial
+    inputs: dict[str, Tensor]
+    states: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    grads: dict[str, Tensor | None]
+    final_grads: dict[str, Tensor | None]
+
+    @staticmethod
+    def of(graph: Graph, sizes: dict[str, int], trial: Trial) -> Drawn:
+        """In float64, of numbers that the type of the trial has; the states are such as the cell comes to by itself."""
+        source = torch.Generator().manual_seed(trial.seed)
+        kind = getattr(torch, trial.dtype)
+
+        def width(leaf: Expr) -> int:
+            return 1 if leaf.size is None else sizes[str(leaf.size)]
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, dtype=torch.float64, generator=source).to(kind).double()
+
+        def inputs(rows: int) -> dict[str, Tensor]:
+            side = {name: draw(rows, width(leaf)) for name, leaf in graph.inputs.items()}
+            # Something that could be a time gap, or the better part of a mask.
+            return {
+                name: array if name == "x" else 0.25 + array.sigmoid().to(kind).double() for name, array in side.items()
+            }
+
+        weights = {}
+        for stack, members in graph.stacks.items():
+            rows = sum(sizes[str(param.sizes[0])] for param in members)
+            columns = sizes[str(members[0].sizes[1])] // members[0].blocks if members[0].is_matrix else 1
+            array = draw(*((rows, columns) if members[0].is_matrix else (rows,)))
+            weights[stack] = (array * min(0.5, columns**-0.5)).to(kind).double()
+        total, batch = sum(trial.batch_sizes), max(trial.batch_sizes, default=0) + trial.idle
+        states = {
+            name: torch.full((batch, width(leaf)), graph.start.get(name, 0.0), dtype=torch.float64)
+            for name, leaf in graph.states.items()
+        }
+        if batch:
+            _, states, _ = ReferenceKernel(graph, sizes).forward(
+                inputs(3 * batch), states, weights, (batch,) * 3, keep=False
+            )
+        states = {name: (array + draw(*array.shape) / 100).to(kind).double() for name, array in states.items()}
+        of_outputs = {
+            name: None if name in trial.unused else draw(total, width(node)) for name, node in graph.outputs.items()
+        }
+        of_states = {name: None if name in trial.unused else draw(*array.shape) for name, array in states.items()}
+        if trial.strided:
+            of_outputs = {name: grad if grad is None else grad[:1].expand_as(grad) for name, grad in of_outputs.items()}
+        return Drawn(trial, inputs(total), states, weights, of_outputs, of_states)
+
+    def to(self, dtype: torch.dtype, device: str = "cpu") -> Drawn:
+        return self._each(lambda array: array.to(device, dtype))
+
+    def nudged(self) -> Drawn:
+        """Numbers that are a little off."""
+        source = torch.Generator().manual_seed(self.trial.seed)
+        return self._each(
+            lambda array: array * (1 + NUDGE * torch.randn(array.shape, dtype=array.dtype, generator=source))
+        )
+
+    def strided(self) -> Drawn:
+        """The same numbers, with gaps between them and with NaN there."""
+        return self._each(_apart)
+
+    def _each(self, do: Callable[[Tensor], Tensor]) -> Drawn:
+        def of(arrays: Mapping[str, Tensor | None]) -> dict[str, Any]:
+            return {name: array if array is None else do(array) for name, array in arrays.items()}
+
+        parts = (of(part) for part in (self.inputs, self.states, self.weights, self.grads, self.final_grads))
+        return Drawn(self.trial, *parts)
+
+    def arrays(self) -> list[tuple[str, Tensor]]:
+        parts = (self.inputs, self.states, self.weights, self.grads, self.final_grads)
+        return [(name, array) for part in parts for name, array in part.items() if array is not None]
+
+    def copied(self) -> list[Tensor]:
+        return [array.clone() for _, array in self.arrays()]
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        return frozenset([*self.inputs, *self.states, *self.weights]) - self.trial.frozen
+
+    def forward(self, kernel: Kernel) -> dict[str, Tensor]:
+        """Outputs and final states, nothing kept."""
+        outputs, final, _ = kernel.forward(
+            self.inputs, self.states, self.weights, self.trial.batch_sizes, keep=False, wanted=frozenset()
+        )
+        return outputs | {f"final {name}": array for name, array in final.items()}
+
+    def run(self, kernel: Kernel, *, again: bool = False) -> dict[str, Tensor]:
+        """Outputs, final states and the wanted gradients (zero where the kernel gives none). again: backward twice."""
+        sizes, wanted = self.trial.batch_sizes, self.wanted
+        outputs, final, saved = kernel.forward(self.inputs, self.states, self.weights, sizes, keep=True, wanted=wanted)
+        results = outputs | {f"final {name}": array for name, array in final.items()}
+        if all(grad is None for grad in (*self.grads.values(), *self.final_grads.values())):
+            return results
+        kept = {name: array.clone() for name, array in saved.items()}
+        made = kernel.backward(saved, self.grads, self.final_grads, self.weights, sizes, wanted)
+        if again:
+            second = kernel.backward(saved, self.grads, self.final_grads, self.weights, sizes, wanted)
+            for one, other in ((saved, kept), *zip(made, second, strict=True)):
+                for name, array in one.items():
+                    if not _same_bits(array, other[name]):
+                        raise AssertionError(f"backward twice: {name} is not the same afterwards")
+        for part, of_part in zip((self.inputs, self.states, self.weights), made, strict=True):
+            for name, array in part.items():
+                if name in wanted:
+                    grad = of_part.get(name)
+                    results[f"gradient of {name}"] = torch.zeros_like(array) if grad is None else grad
+        return results
+
+
+def _same_bits(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    kind = torch.int32 if a.element_size() == 4 else torch.int64
+    return torch.equal(a.contiguous().view(kind), b.contiguous().view(kind))
+
+
+def _apart(array: Tensor) -> Tensor:
+    """The same numbers at other places: with gaps in every row and between rows, or transposed."""
+    if array.dim() == 2 and array.shape[0] > 1 and array.stride(0) == 0:
+        return _apart(array[:1]).expand_as(array)
+    shape = array.shape
+    if array.dim() == 2 and shape[1] % 2:
+        return array.t().contiguous().t()
+    room = array.new_full((*shape[:-1], shape[-1] + 3), torch.nan)[..., 1:-2]
+    return room.copy_(array)
 
 
 def evaluate_step(

@@ -1,8 +1,8 @@
-"""Scans give what the loop gives, however they are cut: values, gradients, and what is not a number."""
+"""The reference's scans give what its loop gives, however they are cut: values, gradients, and what is not a number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -15,13 +15,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from everloop import cells
-from everloop.backends import _scan, reference
+from everloop.backends import _scan, reference, use_backend
 from everloop.backends._scan import scan
 from everloop.compiler.ahead import plan_ahead
 from everloop.lang.cell import Cell, cell
 from everloop.lang.functions import cos, exp, mean, sigmoid, sin, tanh
 from everloop.nn import Recurrent
 from everloop.testing import FLOAT32, SAME, assert_close, check_cell
+
+
+@pytest.fixture(autouse=True)
+def on_the_reference() -> Iterator[None]:
+    with use_backend("reference"):
+        yield
+
 
 CELLS: dict[str, Cell] = {
     name: cells.get(name) for name in cells.names() if plan_ahead(cells.get(name).graph).kind == "scan"

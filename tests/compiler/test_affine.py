@@ -14,9 +14,10 @@ from torch import Tensor
 
 from everloop import cells
 from everloop.compiler.affine import Affine, affine, check_affine, written_out
-from everloop.compiler.ahead import plan_ahead
+from everloop.compiler.ahead import ahead, plan_ahead
 from everloop.compiler.differentiate import differentiate
-from everloop.compiler.plan import plan, split
+from everloop.compiler.kernel import kernel_graph
+from everloop.compiler.plan import plan
 from everloop.compiler.saves import save
 from everloop.lang import functions as f
 from everloop.lang.cell import Cell, cell
@@ -113,10 +114,10 @@ def test_the_catalogue_has_scans() -> None:
 
 
 @pytest.mark.parametrize("made", [*map(cells.get, scans()), coupled], ids=lambda made: made.name)
-def test_the_loop_and_its_backward_step_are_scans(made: Cell) -> None:
-    loop = plan(split(plan_ahead(made.graph)))
-    backward = plan(save(differentiate(loop.graph), loop.graph).graph)
-    for schedule in (loop, backward):
+def test_the_step_and_its_backward_step_are_scans(made: Cell) -> None:
+    forward = plan(kernel_graph(ahead(made.graph).graph))
+    backward = plan(save(differentiate(forward.graph), forward.graph).graph)
+    for schedule in (forward, backward):
         assert schedule.kind == "scan"
         agrees(affine(schedule.graph))
 

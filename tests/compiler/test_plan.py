@@ -12,7 +12,7 @@ from everloop.compiler.ahead import plan_ahead
 from everloop.compiler.check import check
 from everloop.compiler.cost import measure
 from everloop.compiler.differentiate import differentiate
-from everloop.compiler.plan import Plan, _checked, label, plan, split
+from everloop.compiler.plan import Plan, _checked, label, plan
 from everloop.compiler.saves import MEMORY, cost, save
 from everloop.compiler.simplify import simplify
 from everloop.lang.cell import Cell, cell
@@ -124,14 +124,6 @@ def test_what_is_the_same_at_every_step_is_not_fed() -> None:
     schedule = plan(affine.graph)
     assert all(node in schedule.graph.timed for pack in schedule.feeds for node in pack)
     assert len(schedule.fixed) == 1
-
-
-def test_splitting_gives_a_loop_without_the_input() -> None:
-    schedule = plan(get("layernorm_lstm").graph)
-    loop = check(split(schedule))
-    assert "x" not in loop.inputs
-    assert {name.partition(".")[0] for name in loop.params} == {"U", "t", "b"}
-    assert ops(plan(loop).before) == ["mul"]  # the number of features of four gates
 
 
 def test_labels_are_the_authors_and_unique() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -124,6 +124,22 @@ class Values(dict[Expr, Value]):
         widths = [length(node.size, self.sizes) for node in nodes]
         self.update(zip(nodes, array.split(widths, dim=-1), strict=True))
 
+    def forget(self, nodes: Iterable[Expr]) -> None:
+        for node in nodes:
+            self.pop(node, None)
+        for pack in [pack for pack in self._packs if not any(node in self for node in pack)]:
+            del self._packs[pack]
+
+    def keep(self, nodes: Container[Expr]) -> None:
+        """Forget all others."""
+        self.forget([node for node in self if node not in nodes])
+
+    def together(self, nodes: tuple[Expr, ...], rows: int) -> Tensor:
+        """The values side by side: [rows, F], as one array that stays known."""
+        if len(nodes) > 1 and nodes not in self._packs:
+            self._packs[nodes] = self.join(nodes, rows)
+        return self.pack(nodes, rows)
+
     def pack(self, nodes: tuple[Expr, ...], rows: int) -> Tensor:
         """The values side by side: [rows, F]."""
         return self.join(nodes, rows).expand(rows, -1)
@@ -145,7 +161,10 @@ class Values(dict[Expr, Value]):
 
     def rows(self, node: Expr, rows: int) -> Tensor:
         """The value as an array [rows, F], repeated where it is less."""
-        return self._tensor(node).expand(rows, 1 if node.size is None else length(node.size, self.sizes))
+        array = self._tensor(node)
+        shape = (rows, 1 if node.size is None else length(node.size, self.sizes))
+        # A view of an array as a whole could not be written to where torch differentiates.
+        return array if array.shape == shape else array.expand(shape)
 
     def spread(self, node: Expr, width: int) -> Tensor:
         """One number per row, repeated: [rows, F], or [F] where all rows have the same."""

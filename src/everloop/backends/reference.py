@@ -7,146 +7,265 @@ has `batch_sizes[t]` rows and the longest sequences come first. So padding is ne
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import chain
 
 import torch
 from torch import Tensor
 
+from everloop.backends._evaluate import below, passes, work_out
+from everloop.backends._loop import run_loop
 from everloop.backends._scan import scan
-from everloop.backends._spelling import SPELLING, cumulative, multiply_blocks, outer
+from everloop.backends._spelling import outer
 from everloop.backends._values import Values, Weights, length
 from everloop.compiler.affine import Affine, affine
 from everloop.compiler.describe import describe
 from everloop.compiler.differentiate import Adjoint, differentiate
-from everloop.compiler.plan import Plan, Stage, plan
+from everloop.compiler.kernel import only, part, stacks_read
+from everloop.compiler.plan import Plan, plan
 from everloop.compiler.saves import save
-from everloop.lang.expr import Expr, toposort
+from everloop.lang.expr import Expr
 from everloop.lang.graph import Graph
 from everloop.lang.param import Param
 
-
-def evaluate(stages: Iterable[Stage], values: Values, rows: int) -> None:
-    """Work out the values of some stages for `rows` rows at once."""
-    for stage in stages:
-        for product in stage.products:
-            matrix = values.weights.stacked(product.matrices)
-            vector = values.join(product.args, rows)
-            weight = matrix.t() if product.op == "matmul" else matrix
-            blocks = values.weights.params[product.matrices[0]].blocks
-            if blocks > 1:
-                made = multiply_blocks(matrix, vector, product.op, blocks, len(product.matrices))
-                plus = values.join(product.plus, rows) if product.plus else 0.0
-                values.put(product.results, made + plus)
-            elif product.plus:
-                plus = values.join(product.plus, rows)
-                values.put(
-                    product.results, torch.addmm(plus, vector, weight) if vector.dim() == 2 else plus + vector @ weight
-                )
-            else:
-                values.put(product.results, vector @ weight)
-        for node in stage.nodes:
-            if node.op == "spread":
-                values[node] = values.spread(node.args[0], length(node.size, values.sizes))
-            elif node.op == "cumsum":
-                values[node] = cumulative(values[node.args[0]], node.attr)
-            else:
-                values[node] = SPELLING[node.op](*[values[arg] for arg in node.args])
+NOTHING: frozenset[str] = frozenset()
 
 
-def run_loop(
-    schedule: Plan,
-    values: Values,
-    states: Mapping[str, Tensor],
-    batch_sizes: Sequence[int],
-    history: Sequence[Expr],
-    *,
-    backwards: bool = False,
-) -> dict[str, Tensor]:
-    """Run the stages over time; give back the final states. `values` holds the feeds for all steps and whatever is
-    fixed, and receives the history, [N, F] for each of its values.
-
-    Sequences end (forwards) or begin (backwards) where `batch_sizes` changes: their state is put aside, or
-    taken from `states`, at that step.
-    """
-    graph = schedule.graph
-    fed = [(pack, values.pack(pack, sum(batch_sizes)).split(list(batch_sizes))) for pack in schedule.feeds]
-    now = Values(values.weights, values.sizes, values.like)
-    now.update({node: values[node] for node in schedule.fixed})
-    record = _Record(schedule, values, history, sum(batch_sizes))
-    state = dict(states)
-    ended: dict[str, list[Tensor]] = {name: [] for name in states}
-    rows = next(iter(states.values())).shape[0] if not backwards else 0
-    offsets = [0, *accumulate(batch_sizes)]
-    for t in reversed(range(len(batch_sizes))) if backwards else range(len(batch_sizes)):
-        n = batch_sizes[t]
-        if n != rows:
-            for name, array in state.items():
-                if n < rows:
-                    ended[name].append(array[n:])
-                    state[name] = array[:n]
-                else:
-                    state[name] = torch.cat([array[:rows], states[name][rows:n]])
-            rows = n
-        for name, leaf in graph.states.items():
-            now[leaf] = state[name]
-        for pack, slices in fed:
-            now.put(pack, slices[t])
-        record.make_room(now, offsets[t], n)
-        evaluate(schedule.stages, now, n)
-        record.take(now, offsets[t], n)
-        state = {name: now.rows(node, n) for name, node in graph.new.items()}
-    if backwards:
-        final = {name: torch.cat([array[:rows], states[name][rows:]]) for name, array in state.items()}
-    else:
-        final = {name: torch.cat([array, *reversed(ended[name])]) for name, array in state.items()}
-    record.finish(values, backwards)
-    return final
-
-
-class _Record:
-    """The history of a loop's values: written into one array each as the loop goes, or, where torch is to
-    differentiate it, collected and joined at the end. What a product takes side by side is kept side by side.
+class ReferenceKernel:
+    """A cell, forward and backward, in torch operations. What its parameters alone decide is worked out first, as one
+    row, and given to the rest like a parameter.
     """
 
-    def __init__(self, schedule: Plan, values: Values, history: Sequence[Expr], total: int) -> None:
-        wanted = set(history)
-        products = [product.args for stage in schedule.stages for product in stage.products]
-        self.joint = [args for args in products if len(args) > 1 and wanted.issuperset(args)]
-        if torch.is_grad_enabled():
-            self.joint = []
-        together = {node for args in self.joint for node in args}
-        self.single = [node for node in history if node not in together]
-        self.steps: dict[Expr, list[Tensor]] = {node: [] for node in self.single}
-        self.total, self.grown = total, torch.is_grad_enabled()
-        kept = self.joint if self.grown else [*self.joint, *((node,) for node in self.single)]
-        self.arrays = {nodes: self._empty(nodes, values) for nodes in kept}
+    def __init__(self, graph: Graph, sizes: dict[str, int]) -> None:
+        self.graph = graph
+        fixed, rest = part(graph)
+        self._fixed, self._rest = _Step(fixed, sizes), _Step(rest, sizes)
 
-    def _empty(self, nodes: tuple[Expr, ...], values: Values) -> Tensor:
-        width = sum(1 if node.size is None else length(node.size, values.sizes) for node in nodes)
-        return values.like.new_empty(self.total, width)
+    @property
+    def source(self) -> str:
+        return describe(plan(self.graph))
 
-    def make_room(self, now: Values, begin: int, rows: int) -> None:
-        now.room = {args: self.arrays[args][begin : begin + rows] for args in self.joint}
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        states: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        *,
+        keep: bool,
+        wanted: frozenset[str] = NOTHING,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        like = inputs["x"]
+        if not self._fixed.graph.outputs:
+            return self._rest.forward(inputs, states, weights, batch_sizes, like, wanted if keep else None)
+        of_fixed, of_rest = self._shared(wanted)
+        made, _, more = self._fixed.forward({}, {}, weights, (1,), like, of_fixed if keep else None)
+        vectors = {name: array[0] for name, array in made.items()}
+        outputs, final, saved = self._rest.forward(
+            inputs, states, {**weights, **vectors}, batch_sizes, like, of_rest if keep else None
+        )
+        if keep:
+            saved |= {f"{FIXED}{name}": array for name, array in more.items()}
+            saved |= {f"{VECTOR}{name}": array for name, array in vectors.items()}
+        return outputs, final, saved
 
-    def take(self, now: Values, begin: int, rows: int) -> None:
-        for node in self.single:
-            if self.grown:
-                self.steps[node].append(now.rows(node, rows))
-            else:
-                self.arrays[(node,)][begin : begin + rows] = now[node]
+    def backward(
+        self,
+        saved: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor | None],
+        final_grads: Mapping[str, Tensor | None],
+        weights: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        wanted: frozenset[str],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        if not self._fixed.graph.outputs:
+            return self._rest.backward(saved, grads, final_grads, weights, batch_sizes, wanted)
+        of_fixed, of_rest = self._shared(wanted)
+        vectors = _marked(VECTOR, saved)
+        inputs, initial, stacks = self._rest.backward(
+            saved, grads, final_grads, {**weights, **vectors}, batch_sizes, of_rest
+        )
+        if of_fixed:
+            handed = {name: stacks.pop(name)[None] for name in vectors}
+            _, _, more = self._fixed.backward(_marked(FIXED, saved), handed, {}, weights, (1,), of_fixed)
+            stacks |= {stack: stacks[stack] + grad if stack in stacks else grad for stack, grad in more.items()}
+        return inputs, initial, stacks
 
-    def finish(self, values: Values, backwards: bool) -> None:
-        """Hand the histories over."""
-        for node, steps in self.steps.items():
-            if steps:
-                self.arrays[(node,)] = torch.cat(steps[::-1] if backwards else steps)
-            elif self.grown:
-                self.arrays[(node,)] = self._empty((node,), values)
-        for nodes, array in self.arrays.items():
-            values.put(nodes, array)
+    def _shared(self, wanted: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """What is wanted of the fixed values, and of the rest."""
+        of_fixed = wanted & self._fixed.read
+        handed = frozenset(self._fixed.graph.outputs) if of_fixed else NOTHING
+        return of_fixed, wanted - (frozenset(self.graph.stacks) - self._rest.read) | handed
+
+
+# How the names of what is kept begin: for the backward step of the fixed values, and these themselves.
+FIXED, VECTOR = "fixed:", "vector:"
+
+
+def _marked(mark: str, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(mark): array for name, array in saved.items() if name.startswith(mark)}
+
+
+# Among what is kept: a first state, which has a row for every sequence, also for those without any step.
+BEGAN = "began:"
+
+
+class _Step:
+    """A graph forward and backward over time: what needs no past for all steps at once, the loop step by step, or,
+    where it is a scan and torch does not differentiate it, in parallel over time.
+    """
+
+    def __init__(self, graph: Graph, sizes: dict[str, int]) -> None:
+        self.plan, self.sizes = plan(graph), sizes
+        self.graph = self.plan.graph
+        self.read = stacks_read(self.graph)
+        self._backward: dict[frozenset[str], _Backward] = {}
+
+    @cached_property
+    def _schedule(self) -> _Schedule:
+        return _Schedule(self.plan, [list(self.graph.outputs.values())])
+
+    @cached_property
+    def _adjoint(self) -> Adjoint:
+        return differentiate(self.graph)
+
+    def _backward_of(self, wanted: frozenset[str]) -> _Backward:
+        """The backward step for some inputs, states and stacks."""
+        if wanted not in self._backward:
+            adjoint = save(only(self._adjoint, self.graph, wanted), self.graph)
+            self._backward[wanted] = _Backward(adjoint, self.plan, wanted)
+        return self._backward[wanted]
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        states: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        like: Tensor,
+        wanted: frozenset[str] | None,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """wanted: what `backward` is to find the gradient of; None: it is not to be called."""
+        graph, total = self.graph, sum(batch_sizes)
+        values = Values(Weights(graph, self.sizes, weights), self.sizes, like)
+        values.update({leaf: inputs[name] for name, leaf in graph.inputs.items()})
+        backward = None if wanted is None else self._backward_of(wanted)
+        schedule = backward.forward if backward else self._schedule
+        final = schedule.loop(values, states, batch_sizes)
+        schedule.after[0].run(values, total)
+        outputs = {name: values.rows(node, total) for name, node in graph.outputs.items()}
+        saved: dict[str, Tensor] = {}
+        if backward:
+            adjoint = backward.adjoint
+            saved |= {name: values.rows(node, total) for name, node in adjoint.saved.items()}
+            saved |= {name: inputs[name] for name in graph.inputs if name in adjoint.graph.inputs}
+            saved[BEGAN] = next(iter(states.values()), like)
+        return outputs, final, saved
+
+    def backward(
+        self,
+        saved: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor | None],
+        final_grads: Mapping[str, Tensor | None],
+        weights: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        wanted: frozenset[str],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        backward, total = self._backward_of(wanted), sum(batch_sizes)
+        adjoint, graph = backward.adjoint, backward.graph
+        like = next(grad for grad in (*grads.values(), *final_grads.values()) if grad is not None)
+        values = Values(Weights(graph, self.sizes, weights), self.sizes, like)
+        given = {f"d:{name}": grad for name, grad in grads.items()}
+        for name, leaf in graph.inputs.items():
+            values[leaf] = saved[name] if name in saved else self._or_zero(given[name], leaf, total, like)
+        states = {
+            name: self._or_zero(final_grads[name.removeprefix("d:")], leaf, saved[BEGAN].shape[0], like)
+            for name, leaf in graph.states.items()
+        }
+        final = backward.schedule.loop(values, states, batch_sizes, backwards=True)
+        found: dict[str, Tensor] = {}
+        for name, part_of_it in zip(backward.groups, backward.schedule.after, strict=True):
+            part_of_it.run(values, total)
+            found[name] = (
+                values.rows(graph.outputs[adjoint.inputs[name]], total)
+                if name in adjoint.inputs
+                else self._stack_grad(self.graph.stacks[name], backward, values, total)
+            )
+        initial = {name: final[f"d:{name}"] for name in self.graph.states if name in wanted}
+        stacks = {name: grad for name, grad in found.items() if name not in adjoint.inputs}
+        return {name: found[name] for name in adjoint.inputs}, initial, stacks
+
+    def _or_zero(self, grad: Tensor | None, leaf: Expr, rows: int, like: Tensor) -> Tensor:
+        if grad is not None:
+            return grad
+        return like.new_zeros(()).expand(rows, 1 if leaf.size is None else length(leaf.size, self.sizes))
+
+    def _stack_grad(self, members: Sequence[Param], backward: _Backward, values: Values, total: int) -> Tensor:
+        """One large product after the loop, rather than a small one in every step."""
+        adjoint, outputs = backward.adjoint, backward.graph.outputs
+        if not members[0].is_matrix:
+            return torch.cat([values.rows(outputs[adjoint.vectors[p.name]], total).sum(0) for p in members])
+        pairs = [adjoint.matrices.get(param.name, ()) for param in members]
+        whole = members[0].blocks == 1
+        if whole and all(len(found) == 1 for found in pairs) and len({outputs[found[0][1]] for found in pairs}) == 1:
+            rows = values.together(tuple(outputs[found[0][0]] for found in pairs), total)
+            return rows.t() @ values.rows(outputs[pairs[0][0][1]], total)
+        return torch.cat([self._matrix_grad(param, backward, values, total) for param in members])
+
+    def _matrix_grad(self, param: Param, backward: _Backward, values: Values, total: int) -> Tensor:
+        outputs = backward.graph.outputs
+        rows_of, columns_of = (length(size, self.sizes) for size in param.sizes)
+        grad = values.like.new_zeros(rows_of, columns_of // param.blocks)
+        for rows, columns in backward.adjoint.matrices.get(param.name, ()):
+            grad = grad + outer(values.rows(outputs[rows], total), values.rows(outputs[columns], total), param.blocks)
+        return grad
+
+
+class _Backward:
+    """A backward step, its schedule, and that of the forward step which keeps what it reads.
+
+    groups: stack or input -> the outputs that its gradient is made of.
+    """
+
+    def __init__(self, adjoint: Adjoint, forward: Plan, wanted: frozenset[str]) -> None:
+        self.adjoint, found = adjoint, plan(adjoint.graph)
+        self.graph = found.graph
+        self.groups: dict[str, list[Expr]] = {}
+        for stack, members in forward.graph.stacks.items():
+            if stack in wanted:
+                self.groups[stack] = [self.graph.outputs[key] for param in members for key in _keys(adjoint, param)]
+        self.groups |= {name: [self.graph.outputs[key]] for name, key in adjoint.inputs.items()}
+        self.schedule = _Schedule(found, list(self.groups.values()))
+        self.forward = _Schedule(forward, [[*forward.graph.outputs.values(), *adjoint.saved.values()]])
+
+
+def _keys(adjoint: Adjoint, param: Param) -> list[str]:
+    if not param.is_matrix:
+        return [adjoint.vectors[param.name]]
+    return [key for pair in adjoint.matrices.get(param.name, ()) for key in pair]
+
+
+class _Schedule:
+    """A plan ready to run. `after`: for each group of values that are wanted, what is left to do after the loop."""
+
+    def __init__(self, schedule: Plan, groups: Sequence[Sequence[Expr]]) -> None:
+        self._plan, graph = schedule, schedule.graph
+        self._form = affine(graph) if schedule.kind == "scan" and graph.states else None
+        fed = [*chain(*schedule.feeds), *schedule.fixed, *graph.new.values()]
+        stages = (*schedule.before, *schedule.after)
+        self._before, *self.after = passes(stages, [fed, *groups], schedule.looped)
+        read = self.after[0].read if self.after else set()
+        self._history = [node for node in graph.nodes if node in schedule.looped and node in read]
+
+    def loop(
+        self, values: Values, states: Mapping[str, Tensor], batch_sizes: Sequence[int], *, backwards: bool = False
+    ) -> dict[str, Tensor]:
+        """Run it; the final states."""
+        self._before.run(values, sum(batch_sizes))
+        if not states:
+            return {}
+        return run(self._plan, self._form, values, states, batch_sizes, self._history, backwards=backwards)
 
 
 def run(
@@ -186,7 +305,7 @@ def run_scan(
     """What `run_loop` does, for all steps at once; None, and nothing done, where it has to go step by step."""
     scratch = Values(values.weights, values.sizes, values.like)
     scratch.update(values)
-    work_out([*form.coefficients.values(), *form.offsets.values()], scratch)
+    work_out([*form.coefficients.values(), *form.offsets.values()], scratch, sum(batch_sizes))
     found = scan(
         {pair: scratch[node] for pair, node in form.coefficients.items()},
         {name: scratch[node] for name, node in form.offsets.items()},
@@ -202,136 +321,9 @@ def run_scan(
     needed = below(history, {*values, *new})
     scratch.update({node: found.after(name) for node, name in new.items() if node in needed})
     scratch.update({leaf: found.before(name) for name, leaf in form.graph.states.items() if leaf in needed})
-    work_out(history, scratch)
+    work_out(history, scratch, sum(batch_sizes))
     values.update({node: scratch[node] for node in history})
     return found.final
-
-
-def work_out(wanted: Sequence[Expr], values: Values) -> None:
-    """The wanted values from those known, elementwise; what only they needed is forgotten as soon as may be."""
-    nodes = [node for node in below(wanted, values) if node.args and node not in values]
-    uses = Counter(arg for node in nodes for arg in node.args)
-    uses.update(wanted)
-    made = set(nodes)
-    for node in nodes:
-        evaluate([Stage((), (node,))], values, 1)
-        uses.subtract(node.args)
-        for arg in made.intersection(node.args):
-            if not uses[arg]:
-                del values[arg]
-
-
-def below(wanted: Sequence[Expr], known: Container[Expr]) -> list[Expr]:
-    """What the wanted values are made of, themselves included, down to what is known; arguments first."""
-    order, needed = toposort(wanted), set(wanted)
-    for node in reversed(order):
-        if node in needed and node not in known:
-            needed.update(node.args)
-    return [node for node in order if node in needed]
-
-
-class ReferenceKernel:
-    """The loop of a cell, forward and backward, in torch operations: step by step, or, where it is a scan and torch
-    does not differentiate it, in parallel over time.
-    """
-
-    def __init__(self, graph: Graph, sizes: dict[str, int]) -> None:
-        self.plan = plan(graph)
-        self.sizes = sizes
-
-    @property
-    def source(self) -> str:
-        return describe(self.plan)
-
-    @cached_property
-    def adjoint(self) -> Adjoint:
-        return save(differentiate(self.plan.graph), self.plan.graph)
-
-    @cached_property
-    def backward_plan(self) -> Plan:
-        return plan(self.adjoint.graph)
-
-    @cached_property
-    def affine(self) -> Affine | None:
-        return affine(self.plan.graph) if self.plan.kind == "scan" else None
-
-    @cached_property
-    def backward_affine(self) -> Affine | None:
-        return affine(self.backward_plan.graph) if self.backward_plan.kind == "scan" else None
-
-    def forward(
-        self,
-        inputs: Mapping[tuple[str, ...], Tensor],
-        states: Mapping[str, Tensor],
-        weights: Mapping[str, Tensor],
-        batch_sizes: Sequence[int],
-        *,
-        keep: bool,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """The outputs [N, F], the final states [B, F], and (with `keep`) what `backward` reads.
-
-        inputs: packs of inputs by their names, side by side in one [N, F]. weights: one array per stack.
-        """
-        graph = self.plan.graph
-        values = Values(Weights(graph, self.sizes, weights), self.sizes, next(iter(states.values())))
-        for names, array in inputs.items():
-            values.put(tuple(graph.inputs[name] for name in names), array)
-        evaluate(self.plan.before, values, 1)
-        wanted = self.adjoint.saved if keep else {}
-        inner = [node for node in [*graph.outputs.values(), *wanted.values()] if node in self.plan.looped]
-        final = run(self.plan, self.affine, values, states, batch_sizes, list(dict.fromkeys(inner)))
-        total = sum(batch_sizes)
-        outputs = {name: values.rows(node, total) for name, node in graph.outputs.items()}
-        saved = {name: values.rows(node, total) for name, node in wanted.items()}
-        if keep:
-            used = set(self.adjoint.graph.inputs)
-            saved |= {name: values.rows(leaf, total) for name, leaf in graph.inputs.items() if name in used}
-        return outputs, final, saved
-
-    def backward(
-        self,
-        saved: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
-        final_grads: Mapping[str, Tensor],
-        weights: Mapping[str, Tensor],
-        batch_sizes: Sequence[int],
-        packs: Sequence[tuple[str, ...]],
-    ) -> tuple[list[Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """The gradients of the packs of inputs [N, F], of the initial states [B, F], and of each stack of weights."""
-        adjoint, schedule, graph = self.adjoint, self.backward_plan, self.backward_plan.graph
-        values = Values(Weights(graph, self.sizes, weights), self.sizes, next(iter(final_grads.values())))
-        total = sum(batch_sizes)
-        for name, leaf in graph.inputs.items():
-            values[leaf] = saved[name] if name in saved else grads[name.removeprefix("d:")]
-        evaluate(schedule.before, values, total)
-        states = {f"d:{name}": array for name, array in final_grads.items()}
-        final = run(schedule, self.backward_affine, values, states, batch_sizes, schedule.history, backwards=True)
-        evaluate(schedule.after, values, total)
-        inputs = [values.pack(tuple(graph.outputs[adjoint.inputs[name]] for name in pack), total) for pack in packs]
-        initial = {name.removeprefix("d:"): array for name, array in final.items()}
-        stacks = {stack: self._stack_grad(stack, values, total) for stack in weights}
-        return inputs, initial, stacks
-
-    def _stack_grad(self, stack: str, values: Values, total: int) -> Tensor:
-        """One large product after the loop, rather than a small one in every step."""
-        adjoint, outputs = self.adjoint, self.backward_plan.graph.outputs
-        members = self.plan.graph.stacks[stack]
-        if not members[0].is_matrix:
-            return torch.cat([values.rows(outputs[adjoint.vectors[p.name]], total).sum(0) for p in members])
-        pairs = [adjoint.matrices.get(param.name, ()) for param in members]
-        whole = members[0].blocks == 1
-        if whole and all(len(found) == 1 for found in pairs) and len({outputs[found[0][1]] for found in pairs}) == 1:
-            rows = values.pack(tuple(outputs[found[0][0]] for found in pairs), total)
-            return rows.t() @ values.rows(outputs[pairs[0][0][1]], total)
-        return torch.cat([self._matrix_grad(param, values, total) for param in members])
-
-    def _matrix_grad(self, param: Param, values: Values, total: int) -> Tensor:
-        outputs = self.backward_plan.graph.outputs
-        rows_of, columns_of = (length(size, self.sizes) for size in param.sizes)
-        grad = values.like.new_zeros(rows_of, columns_of // param.blocks)
-        for rows, columns in self.adjoint.matrices.get(param.name, ()):
-            grad = grad + outer(values.rows(outputs[rows], total), values.rows(outputs[columns], total), param.blocks)
-        return grad
 
 
 class Reference:
@@ -341,7 +333,7 @@ class Reference:
     def refuses(self, graph: Graph, device: str, dtype: str) -> str:
         return ""
 
-    def compile(self, graph: Graph, sizes: dict[str, int]) -> ReferenceKernel:
+    def compile(self, graph: Graph, sizes: dict[str, int], device: str, dtype: str) -> ReferenceKernel:
         return ReferenceKernel(graph, sizes)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -19,7 +19,6 @@ from everloop.compiler.check import check
 from everloop.compiler.simplify import simplify
 from everloop.lang.expr import Expr, toposort
 from everloop.lang.graph import Graph, reached
-from everloop.lang.param import Param
 
 # Leaves that need no telling: every part of a plan knows its parameters and numbers.
 NUMBERED = frozenset({"vector", "const", "count", "index"})
@@ -141,32 +140,6 @@ def _check_read(nodes: Iterable[Expr], made: set[Expr], graph: Graph) -> None:
     for node in nodes:
         if node not in made:
             raise TypeError(f"{graph.name}: {graph.names.get(node, node)} is read before it is made")
-
-
-def split(schedule: Plan) -> Graph:
-    """The loop of a plan as a graph of its own: what it reads from outside become inputs and parameters."""
-    graph = schedule.graph
-    labels = label(graph)
-    feeds = {node: Expr("input", (), labels[node], node.size) for pack in schedule.feeds for node in pack}
-    vectors = [node for node in schedule.fixed if node.size is not None]
-    fixed = {node: Expr("vector", (), f"{labels[node]}.fixed", node.size) for node in vectors}
-    roots = {labels[node]: node for node in schedule.history}
-    loop = Graph(
-        f"{graph.name}, loop", {}, graph.states, graph.params, graph.new, roots, graph.start, graph.names
-    ).replace(feeds | fixed)
-    used = set(loop.nodes)
-    params = {
-        name: replace(param, made=None)
-        for name, param in graph.params.items()
-        if any((n.op == "vector" and n.attr == name) or (n.op.startswith("matmul") and name in n.attr) for n in used)
-    }
-    for node, leaf in fixed.items():
-        assert node.size is not None
-        params[leaf.attr] = Param(labels[node], "fixed", (node.size,))
-    return Graph(
-        loop.name, {leaf.attr: leaf for leaf in feeds.values()}, loop.states, params, loop.new, loop.outputs,
-        loop.start, loop.names,
-    )  # fmt: skip
 
 
 def label(graph: Graph) -> dict[Expr, str]:

@@ -5,37 +5,39 @@ from __future__ import annotations
 import operator
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from functools import cache, cached_property
+from itertools import accumulate, compress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from everloop.backends import Kernel, choose
+from everloop.backends import REFERENCE, Kernel, asked, compile_kernel, warn_of_failure
+from everloop.backends._evaluate import evaluate
 from everloop.backends._values import Values, Weights
-from everloop.backends.reference import evaluate
+from everloop.backends.reference import ReferenceKernel
 from everloop.compiler.ahead import ahead
-from everloop.compiler.plan import label, plan, split
+from everloop.compiler.kernel import kernel_graph
+from everloop.compiler.plan import plan
 from everloop.lang.cell import Cell
 from everloop.lang.expr import Expr
 from everloop.lang.graph import Graph
 
 
 class Recurrence:
-    """One cell with its sizes, ready to run: what precedes the loop, the loop's kernel, what follows it."""
+    """One cell with its sizes, ready to run: the states that need no past, matrices made of others, the kernel."""
 
     def __init__(self, cell: Cell, sizes: dict[str, int]) -> None:
         self.cell, self.sizes = cell, sizes
-        early = ahead(cell.graph)
-        self.plan = plan(early.graph)
-        self._early = {name: plan(_graph_of(name, value, early.graph)) for name, value in early.values.items()}
-        self.loop = split(self.plan)
-        self._labels = dict(zip(self.loop.outputs, self.plan.history, strict=True))
-        names = label(self.plan.graph)
-        self._packs = tuple(tuple(names[node] for node in pack) for pack in self.plan.feeds)
-        self._fixed = {f"{names[node]}.fixed": node for node in self.plan.fixed if node.size is not None}
-        self._kernels: dict[tuple[str, str], Kernel] = {}
+        found = ahead(cell.graph)
+        self.graph = kernel_graph(found.graph)
+        self._early = {name: plan(_graph_of(name, value, found.graph)) for name, value in found.values.items()}
+        members = {stack: tuple(param.name for param in params) for stack, params in self.graph.stacks.items()}
+        held = {stack: tuple(param.name for param in params) for stack, params in cell.graph.stacks.items()}
+        # Where the kernel takes other arrays than the layer holds: the members of these, nothing for those held.
+        gathered = {stack: names if held.get(stack) != names else () for stack, names in members.items()}
+        self._gathered = gathered if members != held else {}
+        self._kernels: dict[tuple[str, torch.device, torch.dtype], _Compiled] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Recurrence, (self.cell, self.sizes)
@@ -48,56 +50,57 @@ class Recurrence:
         inputs: Mapping[str, Tensor],
         states: Mapping[str, Tensor],
         weights: Mapping[str, Tensor],
-        batch_sizes: Sequence[int],
+        batch_sizes: tuple[int, ...],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """x and the side inputs [N, F] and states [B, H] give the outputs [N, H] and the final states [B, H]; packed,
         longest first.
         """
-        graph, x = self.plan.graph, inputs["x"]
-        total = x.shape[0]
-        members = Weights(self.cell.graph, self.sizes, weights, x)
-        values = Values(members, self.sizes, x)
-        values.update({graph.inputs[name]: array for name, array in inputs.items()})
-        final: dict[str, Tensor] = {}
+        early: dict[str, Tensor] = {}
+        if self._early or self._gathered:
+            members = Weights(self.cell.graph, self.sizes, weights, inputs["x"])
+            if self._early:
+                inputs, early = self._run_early(inputs, states, members, batch_sizes)
+                states = {name: states[name] for name in self.graph.states}
+            if self._gathered:
+                stacks = self._gathered.items()
+                weights = {stack: members.stacked(names) if names else weights[stack] for stack, names in stacks}
+        outputs, final = self._kernel(inputs["x"], weights)(inputs, states, weights, batch_sizes)
+        return outputs["y"], {**final, **early} if early else final
+
+    def _run_early(
+        self,
+        inputs: Mapping[str, Tensor],
+        states: Mapping[str, Tensor],
+        members: Weights,
+        batch_sizes: Sequence[int],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The inputs, with the states that need no past among them, and the final values of these."""
+        given, final, total = dict(inputs), {}, inputs["x"].shape[0]
         for name, schedule in self._early.items():
+            graph = schedule.graph
+            values = Values(members, self.sizes, inputs["x"])
+            values.update({leaf: given[other] for other, leaf in graph.inputs.items() if other in given})
             evaluate(schedule.before, values, total)
-            new = values.rows(schedule.graph.outputs["y"], total)
-            values[graph.inputs[name]], final[name] = delay(new, states[name], batch_sizes)
-        evaluate(self.plan.before, values, total)
-        if graph.states:
-            final |= self._loop(values, {name: states[name] for name in graph.states}, members, batch_sizes)
-        evaluate(self.plan.after, values, total)
-        return values.rows(graph.outputs["y"], total), {name: final[name] for name in states}
+            given[name], final[name] = delay(values.rows(graph.outputs["y"], total), states[name], batch_sizes)
+        return given, final
 
-    def _loop(
-        self, values: Values, states: Mapping[str, Tensor], members: Weights, batch_sizes: Sequence[int]
-    ) -> dict[str, Tensor]:
-        """Run the kernel; `values` receives the histories. The final states."""
-        total = values.like.shape[0]
-        packs = [values.pack(pack, total) for pack in self.plan.feeds]
-        fixed = {leaf: values[node] for leaf, node in self._fixed.items()}
-        stacks = [self._loop_stack(stack, members, fixed) for stack in self.loop.stacks]
-        call = _Call(
-            self._kernel(values.like),
-            self._packs,
-            tuple(states),
-            tuple(self.loop.stacks),
-            tuple(self.loop.outputs),
-            tuple(batch_sizes),
-        )
-        histories, final = call.run(packs, list(states.values()), stacks)
-        values.update({self._labels[name]: array for name, array in histories.items()})
-        return final
+    def ran_on(self, x: Tensor) -> str:
+        """The backend whose kernel has run arrays like x, if any has."""
+        found = self._kernels.get((asked(), x.device, x.dtype))
+        return found.backend if found else ""
 
-    def _loop_stack(self, stack: str, members: Weights, fixed: Mapping[str, Any]) -> Tensor:
-        names = tuple(param.name for param in self.loop.stacks[stack])
-        return fixed[names[0]] if names[0] in fixed else members.stacked(names)
-
-    def _kernel(self, x: Tensor) -> Kernel:
-        key = (x.device.type, str(x.dtype))
-        if key not in self._kernels:
-            self._kernels[key] = choose(self.loop, *key).compile(self.loop, self.sizes)
-        return self._kernels[key]
+    def _kernel(self, x: Tensor, weights: Mapping[str, Tensor]) -> _Compiled:
+        device, dtype, backend = x.device, x.dtype, asked()
+        for array in weights.values():
+            if array.dtype is not dtype or array.device != device:
+                # What does not fit together is torch's to convert, or to refuse.
+                backend = REFERENCE
+        key = (backend, device, dtype)
+        found = self._kernels.get(key)
+        if found is None:
+            backend, kernel = compile_kernel(self.graph, self.sizes, device.type, str(dtype), backend)
+            found = self._kernels[key] = _Compiled(backend, kernel, self.graph, self.sizes)
+        return found
 
 
 def _graph_of(name: str, value: Expr, graph: Graph) -> Graph:
@@ -124,80 +127,130 @@ def delay(new: Tensor, first: Tensor, batch_sizes: Sequence[int]) -> tuple[Tenso
     return torch.cat([first[:running], before]), torch.cat([last, first[running:]])
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One run of a kernel: what each of the tensors is."""
+class _Compiled:
+    """A cell's kernel as a function of tensors that torch can differentiate, any number of times."""
 
-    kernel: Kernel
-    packs: tuple[tuple[str, ...], ...]
-    states: tuple[str, ...]
-    stacks: tuple[str, ...]
-    outputs: tuple[str, ...]
-    batch_sizes: tuple[int, ...]
+    def __init__(self, backend: str, kernel: Kernel, graph: Graph, sizes: dict[str, int]) -> None:
+        self.backend, self._kernel, self._graph, self._sizes = backend, kernel, graph, sizes
+        self.inputs, self.states, self.stacks = tuple(graph.inputs), tuple(graph.states), tuple(graph.stacks)
+        self.outputs = tuple(graph.outputs)
+        self.wanted = cache(self._wanted)
+        self.kernel_for = cache(self._kernel_for)
 
-    def run(
-        self, packs: list[Tensor], states: list[Tensor], stacks: list[Tensor]
+    @cached_property
+    def reference(self) -> ReferenceKernel:
+        """What torch can look into."""
+        return ReferenceKernel(self._graph, self._sizes)
+
+    def _kernel_for(self, wanted: frozenset[str] | None) -> Kernel:
+        """The kernel, ready for these gradients, or for none at all; the reference where it cannot be made ready."""
+        prepare = getattr(self._kernel, "prepare", None)
+        if prepare is not None:
+            try:
+                prepare(wanted)
+            except Exception as error:
+                warn_of_failure(self.backend, self._graph.name, error)
+                self.backend, self._kernel = REFERENCE, self.reference
+        return self._kernel
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Tensor],
+        states: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        batch_sizes: tuple[int, ...],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        tensors = (*packs, *states, *stacks)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            results = _Loop.apply(self, *tensors)
-            count = len(self.outputs)
-            return (
-                dict(zip(self.outputs, results[:count], strict=True)),
-                dict(zip(self.states, results[count:], strict=True)),
-            )
-        histories, final, _ = self.forward(tensors, keep=False)
-        return histories, final
+        if torch.is_grad_enabled():
+            tensors = [weights[name] for name in self.stacks]
+            tensors += [inputs[name] for name in self.inputs]
+            tensors += [states[name] for name in self.states]
+            if any(tensor.requires_grad for tensor in tensors):
+                return self.name(_Loop.apply(self, batch_sizes, (inputs, states, weights), *tensors))
+        kernel = self.kernel_for(None)
+        outputs, final, _ = kernel.forward(inputs, states, weights, batch_sizes, keep=False, wanted=NOTHING)
+        return outputs, final
 
-    def forward(self, tensors: Sequence[Tensor], *, keep: bool) -> Any:
-        return self.kernel.forward(*self.sort(tensors), list(self.batch_sizes), keep=keep)
-
-    def sort(self, tensors: Sequence[Tensor]) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
-        a, b = len(self.packs), len(self.packs) + len(self.states)
+    def sort(self, tensors: Sequence[Tensor]) -> _Given:
+        """Inputs, states and stacks by name, from all of them in a row."""
+        a, b = len(self.stacks), len(self.stacks) + len(self.inputs)
         return (
-            dict(zip(self.packs, tensors[:a], strict=True)),
-            dict(zip(self.states, tensors[a:b], strict=True)),
-            dict(zip(self.stacks, tensors[b:], strict=True)),
+            dict(zip(self.inputs, tensors[a:b], strict=True)),
+            dict(zip(self.states, tensors[b:], strict=True)),
+            self.weights(tensors),
         )
+
+    def weights(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        return dict(zip(self.stacks, tensors, strict=False))
+
+    def name(self, results: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Outputs and final states by name, or their gradients, from all of them in a row."""
+        count = len(self.outputs)
+        return (
+            dict(zip(self.outputs, results[:count], strict=True)),
+            dict(zip(self.states, results[count:], strict=True)),
+        )
+
+    def row(self, outputs: Mapping[str, Tensor], final: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return (*(outputs[name] for name in self.outputs), *(final[name] for name in self.states))
+
+    def _wanted(self, needed: tuple[bool, ...]) -> frozenset[str]:
+        return frozenset(compress((*self.stacks, *self.inputs, *self.states), needed))
+
+
+NOTHING: frozenset[str] = frozenset()
+_Given = tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]
 
 
 class _Loop(torch.autograd.Function):
-    """The loop, with its gradient from the cell's own backward step."""
+    """A kernel's forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        histories, final, saved = call.forward(tensors, keep=True)
-        ctx.call, ctx.saved_names, ctx.outputs = call, list(saved), list(histories)
+    def forward(
+        ctx: Any, run: _Compiled, batch_sizes: tuple[int, ...], given: _Given, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        wanted = run.wanted(ctx.needs_input_grad[3:])
+        outputs, final, saved = run.kernel_for(wanted).forward(*given, batch_sizes, keep=True, wanted=wanted)
+        ctx.run, ctx.batch_sizes, ctx.wanted, ctx.names = run, batch_sizes, wanted, tuple(saved)
         ctx.save_for_backward(*tensors, *saved.values())
-        return (*histories.values(), *final.values())
+        ctx.set_materialize_grads(False)
+        return run.row(outputs, final)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        call: _Call = ctx.call
-        count = len(call.packs) + len(call.states) + len(call.stacks)
-        tensors, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        run: _Compiled = ctx.run
+        arrays = ctx.saved_tensors
+        count = len(arrays) - len(ctx.names)
+        tensors, kept = arrays[:count], arrays[count:]
+        if all(grad is None for grad in grads):
+            return (None,) * (3 + len(tensors))
         if torch.is_grad_enabled():
-            return None, *_differentiable(call, tensors, grads)
-        outputs = dict(zip(ctx.outputs, grads[: len(ctx.outputs)], strict=True))
-        final = dict(zip(call.states, grads[len(ctx.outputs) :], strict=True))
-        saved = dict(zip(ctx.saved_names, kept, strict=True))
-        packs, initial, weights = call.kernel.backward(
-            saved, outputs, final, call.sort(tensors)[2], list(call.batch_sizes), call.packs
+            return None, None, None, *_by_torch(run, ctx.batch_sizes, tensors, grads)
+        saved = dict(zip(ctx.names, kept, strict=True))
+        outputs, final = run.name(grads)
+        inputs, states, stacks = run.kernel_for(ctx.wanted).backward(
+            saved, outputs, final, run.weights(tensors), ctx.batch_sizes, ctx.wanted
         )
         return (
             None,
-            *packs,
-            *(initial[name] for name in call.states),
-            *(weights[name] for name in call.stacks),
+            None,
+            None,
+            *(stacks.get(name) for name in run.stacks),
+            *(inputs.get(name) for name in run.inputs),
+            *(states.get(name) for name in run.states),
         )
 
 
-def _differentiable(call: _Call, tensors: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """The gradient as something that can be differentiated again: by torch, through the loop run once more."""
-    histories, final, _ = call.forward(tensors, keep=False)
-    results = [*histories.values(), *final.values()]
+def _by_torch(
+    run: _Compiled, batch_sizes: tuple[int, ...], tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """The gradient as something that can be differentiated again: by torch, through the reference."""
+    outputs, final, _ = run.reference.forward(*run.sort(tensors), batch_sizes, keep=False)
+    pairs = [
+        (result, grad)
+        for result, grad in zip(run.row(outputs, final), grads, strict=True)
+        if grad is not None and result.requires_grad
+    ]
     wanted = [tensor for tensor in tensors if tensor.requires_grad]
-    pairs = [(result, grad) for result, grad in zip(results, grads, strict=True) if result.requires_grad]
     found = iter(
         torch.autograd.grad(
             [result for result, _ in pairs],

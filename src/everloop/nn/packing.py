@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class Packing:
     mask: Tensor | None = None
 
     @staticmethod
+    @lru_cache(16)
     def full(batch: int, time: int) -> Packing:
         return Packing(batch, time, (batch,) * (time if batch else 0))
 
@@ -55,12 +57,16 @@ class Packing:
     def pack(self, x: Tensor) -> Tensor:
         """[B, T, F] -> [N, F]"""
         if self.mask is None or self.order is None:
-            return x.transpose(0, 1).reshape(self.batch * self.time, x.shape[2])
+            # What has one sequence or one step lies as it should.
+            steps = x if self.batch == 1 or self.time == 1 else x.transpose(0, 1)
+            return steps.reshape(self.batch * self.time, x.shape[2])
         return x.index_select(0, self.order).transpose(0, 1)[self.mask]
 
     def unpack(self, packed: Tensor) -> Tensor:
         """[N, F] -> [B, T, F], zero past the end of a sequence"""
         if self.mask is None or self.order is None:
+            if self.batch == 1 or self.time == 1:
+                return packed.reshape(self.batch, self.time, packed.shape[1])
             return packed.reshape(self.time, self.batch, packed.shape[1]).transpose(0, 1)
         padded = packed.new_zeros(self.time, self.batch, packed.shape[1])
         padded[self.mask] = packed
@@ -72,7 +78,23 @@ class Packing:
 
     def original(self, rows: Tensor) -> Tensor:
         """[B, ...] back in the order in which the sequences came."""
-        return rows if self.order is None else rows.index_select(0, torch.argsort(self.order))
+        return rows if self.order is None else rows.index_select(0, self._ranks)
+
+    @cached_property
+    def _ranks(self) -> Tensor:
+        assert self.order is not None
+        return torch.argsort(self.order)
+
+    def turned(self, packed: Tensor) -> Tensor:
+        """[N, F] with every sequence backwards, each from its own end."""
+        if self.mask is None:
+            return packed.reshape(self.time, self.batch, packed.shape[1]).flip(0).reshape(packed.shape)
+        return packed.index_select(0, self._turned)
+
+    @cached_property
+    def _turned(self) -> Tensor:
+        assert self.mask is not None
+        return self.backwards(self.mask.device)
 
     def backwards(self, device: torch.device) -> Tensor:
         """Which packed row to take at each place to have every sequence backwards, each from its own end. [N]"""

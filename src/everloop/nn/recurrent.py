@@ -16,7 +16,7 @@ from everloop.compiler.ahead import ahead
 from everloop.lang.cell import Cell
 from everloop.lang.draw import Draw
 from everloop.lang.expr import toposort
-from everloop.lang.graph import Start
+from everloop.lang.graph import Graph, Start
 from everloop.lang.param import Param
 from everloop.nn.function import Recurrence
 from everloop.nn.packing import Packing
@@ -65,7 +65,9 @@ class Recurrent(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.dropout = bidirectional, dropout
         self.sizes = _all_sizes(self.cell, input_size, hidden_size, dict(sizes or {}))
-        self._states = {name: str(leaf.size) for name, leaf in self.cell.graph.states.items()}
+        graph = self.cell.graph
+        self._name, self._states = self.cell.name, {name: str(leaf.size) for name, leaf in graph.states.items()}
+        self._side_inputs = {name: size for name, size in _beside(graph).items() if name not in graph.draws}
         directions = 2 if bidirectional else 1
         # Knows the device and type of the layer, which may have no parameters.
         self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
@@ -74,6 +76,11 @@ class Recurrent(nn.Module):
             nn.ModuleList(_Layer(self.cell, self.sizes | {"input": width}, factory) for _ in range(directions))
             for width in self._widths()[:-1]
         )
+        # Of every layer and direction: (state, width, start value).
+        self._starts = [
+            [(name, layer.sizes[size], graph.start[name]) for name, size in self._states.items()]
+            for layer in self._all_layers()
+        ]
 
     @property
     def output_size(self) -> int:
@@ -112,23 +119,20 @@ class Recurrent(nn.Module):
             raise ValueError(f"x: {tuple(x.shape)} came; expected [B, T, {self.input_size}]")
         if not x.is_floating_point():
             raise ValueError(f"x: {x.dtype} came; expected numbers of a floating type, such as torch.float32")
-        batch, time = x.shape[0], x.shape[1]
+        batch, time, _ = x.shape
         packing = Packing.full(batch, time) if lengths is None else Packing.of(lengths, batch, time, x.device)
         initial = self._initial(state, packing, x)
-        beside = self._side(dict(side or {}), packing, x)
-        rows, final = packing.pack(x), []
-        backwards = packing.backwards(x.device) if self.bidirectional else None
+        beside = self._side(side or {}, packing, x) if side or self._side_inputs else {}
+        rows = packing.pack(x)
+        final: list[dict[str, Tensor]] = []
         for depth, directions in enumerate(self.layers):
             outputs = []
             for direction, layer in enumerate(directions):  # type: ignore[arg-type]
-                start = {
-                    name: array[len(final)][:, : layer.sizes[self._states[name]]] for name, array in initial.items()
-                }
                 given = {"x": rows, **beside}
-                if direction and backwards is not None:
-                    given = {name: array.index_select(0, backwards) for name, array in given.items()}
-                y, last = layer(given, start, packing.batch_sizes)
-                outputs.append(y if direction == 0 or backwards is None else y.index_select(0, backwards))
+                if direction:
+                    given = {name: packing.turned(array) for name, array in given.items()}
+                y, last = layer(given, initial[len(final)], packing.batch_sizes)
+                outputs.append(packing.turned(y) if direction else y)
                 final.append(last)
             rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             if self.dropout and depth < self.num_layers - 1:
@@ -138,57 +142,64 @@ class Recurrent(nn.Module):
 
     def start_state(self, batch: int) -> Any:
         """The state before the first step, [L * D, B, H] each."""
-        return self._start_state(batch, self.get_buffer("_like"))
+        starts = self._start(batch, self.get_buffer("_like"))
+        return self._state(_stack([start[name] for start in starts]) for name in self._states)
 
-    def _start_state(self, batch: int, like: Tensor) -> Any:
-        # A start value may lie beyond the range of a half type: its end stands for it.
-        start, limits = self.cell.graph.start, torch.finfo(like.dtype)
-        return self._state(
-            like.new_full(self._state_shape(size, batch), min(max(start[name], limits.min), limits.max))
-            for name, size in self._states.items()
-        )
+    def _start(self, batch: int, like: Tensor) -> list[dict[str, Tensor]]:
+        """The states before the first step, of every layer and direction, [B, H] each."""
+        return [
+            {name: like.new_full((batch, width), _within(value, like.dtype)) for name, width, value in starts}
+            for starts in self._starts
+        ]
 
     def _state(self, arrays: Iterable[Tensor]) -> Any:
-        return _state(self.cell.name, tuple(self._states), tuple(arrays))
+        return _state(self._name, tuple(self._states), tuple(arrays))
 
     def _state_shape(self, size: str, batch: int) -> tuple[int, int, int]:
         width = max(layer.sizes[size] for layer in self._all_layers())
         return self.num_layers * (2 if self.bidirectional else 1), batch, width
 
-    def _side(self, side: dict[str, Tensor], packing: Packing, x: Tensor) -> dict[str, Tensor]:
+    def _side(self, side: Mapping[str, Tensor], packing: Packing, x: Tensor) -> dict[str, Tensor]:
         """The side inputs that a caller gives, packed: [N, F] each."""
-        graph = self.cell.graph
-        known = {name: leaf for name, leaf in graph.inputs.items() if name != "x" and name not in graph.draws}
+        known, start = self._side_inputs, self.cell.graph.start
         for name in known:
-            if name not in side and name not in graph.start:
+            if name not in side and name not in start:
                 raise ValueError(f"side: {name} is missing; {self.cell.name} needs it at every step")
-        packed = {}
+        packed: dict[str, Tensor] = {}
         for name, array in side.items():
             if name not in known:
                 raise ValueError(f"side: {name!r} came; {self.cell.name} has {', '.join(known) or 'no side inputs'}")
-            size = known[name].size
-            widths = [1 if size is None else layer.sizes[str(size)] for layer in self._all_layers()]
+            size = known[name]
+            widths = [layer.sizes[size] if size else 1 for layer in self._all_layers()]
             if max(widths) != min(widths):
                 raise ValueError(
                     f"side: {name} came; it is as wide as the input of a layer, and the {self.num_layers} layers have "
                     f"inputs of {widths[0]} and {widths[-1]} features: use one layer of {self.cell.name} at a time"
                 )
-            packed[name] = packing.pack(_beside(name, array, packing, widths[0], size is None).to(x))
+            packed[name] = packing.pack(_side_input(name, array, packing, widths[0], not size).to(x))
         return packed
 
-    def _initial(self, state: Sequence[Tensor] | Tensor | None, packing: Packing, x: Tensor) -> dict[str, Tensor]:
-        names = list(self._states)
+    def _initial(self, state: Sequence[Tensor] | Tensor | None, packing: Packing, x: Tensor) -> list[dict[str, Tensor]]:
+        """The states before the first step, of every layer and direction, [B, H] each in packed order."""
         if state is None:
-            return dict(zip(names, self._start_state(packing.batch, x), strict=True))
+            return self._start(packing.batch, x)
         given = (state,) if isinstance(state, Tensor) else tuple(state)
-        if len(given) != len(names):
-            raise ValueError(f"state: {len(given)} values came; expected {len(names)}: {', '.join(names)}")
+        if len(given) != len(self._states):
+            raise ValueError(
+                f"state: {len(given)} values came; expected {len(self._states)}: {', '.join(self._states)}"
+            )
         for (name, size), array in zip(self._states.items(), given, strict=True):
             expected = self._state_shape(size, packing.batch)
             if array.shape != expected:
                 raise ValueError(f"state {name}: {tuple(array.shape)} came; expected {expected}")
-        rows = (torch.stack([packing.sort(part) for part in array.unbind(0)]) for array in given)
-        return {name: array.to(x) for name, array in zip(names, rows, strict=True)}
+        arrays = [array.to(x) for array in given]
+        return [
+            {
+                name: packing.sort(array[place])[:, :width]
+                for (name, width, _), array in zip(starts, arrays, strict=True)
+            }
+            for place, starts in enumerate(self._starts)
+        ]
 
     def _all_layers(self) -> Iterator[_Layer]:
         for directions in self.layers:
@@ -212,6 +223,7 @@ class _Layer(nn.Module):
         super().__init__()
         self.sizes = sizes
         self.recurrence = Recurrence(cell, sizes)
+        self._beside = _beside(cell.graph)
         for stack, members in cell.graph.stacks.items():
             shapes = [param.shape(sizes) for param in members]
             shape = [sum(rows for rows, *_ in shapes), *shapes[0][1:]]
@@ -219,18 +231,17 @@ class _Layer(nn.Module):
         self.reset_parameters()
 
     def forward(
-        self, inputs: dict[str, Tensor], states: dict[str, Tensor], batch_sizes: Sequence[int]
+        self, inputs: dict[str, Tensor], states: dict[str, Tensor], batch_sizes: tuple[int, ...]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the graph takes and is not given, the layer draws, or fills with the cell's own value."""
         graph, like = self.recurrence.cell.graph, inputs["x"]
-        given = dict(inputs)
-        for name, leaf in graph.inputs.items():
-            width = 1 if leaf.size is None else self.sizes[str(leaf.size)]
+        for name, size in self._beside.items():
+            width = self.sizes[size] if size else 1
             if name in graph.draws:
-                given[name] = self._drawn(graph.draws[name], width, like, batch_sizes)
-            elif name not in given:
-                given[name] = like.new_full((like.shape[0], width), graph.start[name])
-        return self.recurrence(given, states, self._parameters, batch_sizes)  # type: ignore[arg-type]
+                inputs[name] = self._drawn(graph.draws[name], width, like, batch_sizes)
+            elif name not in inputs:
+                inputs[name] = like.new_full((like.shape[0], width), graph.start[name])
+        return self.recurrence(inputs, states, self._parameters, batch_sizes)  # type: ignore[arg-type]
 
     def _drawn(self, draw: Draw, width: int, like: Tensor, batch_sizes: Sequence[int]) -> Tensor:
         """A mask or noise for every packed row [N, F]; in evaluation, its mean."""
@@ -299,13 +310,27 @@ def meets_state(param: Param, cell: Cell) -> bool:
     return any(node.op == "matmul" and node.attr[0] in acting and node in graph.depends for node in graph.nodes)
 
 
+@cache
+def _within(value: float, dtype: torch.dtype) -> float:
+    """A start value that lies beyond the range of a half type: its end stands for it."""
+    limits = torch.finfo(dtype)
+    return min(max(value, limits.min), limits.max)
+
+
 def _stack(arrays: list[Tensor]) -> Tensor:
     """[B, F] each as one array; where layers differ in width, the narrower ones have zeros behind."""
+    if len(arrays) == 1:
+        return arrays[0][None]
     width = max(array.shape[1] for array in arrays)
     return torch.stack([nn.functional.pad(array, (0, width - array.shape[1])) for array in arrays])
 
 
-def _beside(name: str, given: Tensor, packing: Packing, width: int, scalar: bool) -> Tensor:
+def _beside(graph: Graph) -> dict[str, str]:
+    """The inputs beside x, and the size of each; empty: one number."""
+    return {name: str(leaf.size or "") for name, leaf in graph.inputs.items() if name != "x"}
+
+
+def _side_input(name: str, given: Tensor, packing: Packing, width: int, scalar: bool) -> Tensor:
     """A side input as [B, T, F]."""
     array = given[..., None] if scalar and given.dim() == 2 else given
     expected = (packing.batch, packing.time, width)

@@ -14,8 +14,22 @@ if TYPE_CHECKING:
     from everloop.tasks.task import Task
 
 
+# The packages of the extra `train`, by the names under which they are imported.
+TRAINING = frozenset({"pyarrow", "pydantic", "sklearn", "tomli_w", "torch"})
+
+
 @cache
 def _own() -> dict[str, type[Task]]:
+    try:
+        return _found()
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING:
+            raise
+        missing = f"this needs the package {error.name}, which is not installed: pip install 'everloop[train]'"
+        raise ModuleNotFoundError(missing, name=error.name) from None
+
+
+def _found() -> dict[str, type[Task]]:
     from everloop.tasks.task import Task
 
     found: dict[str, type[Task]] = {}
@@ -60,12 +74,26 @@ def guess(source: str, **how: Any) -> tuple[str, str]:
     return "generator", "there is no label column"
 
 
-def load(folder: str | Path, device: str = "auto") -> Any:
-    """The trained task of a run folder: a fitted Classifier, Generator, ..."""
+def load(path: str | Path, device: str = "auto") -> Any:
+    """The trained task of a run folder: a fitted Classifier, Generator, ...; or the layer that `save_layer` kept in a
+    file, to run and stream without torch.
+
+    Where torch is not installed, a task comes without what needs it: it predicts, generates and streams.
+    """
     from everloop.tasks.run import Run
 
-    run = Run.open(folder)
-    task = run.config.get("task")
-    if not isinstance(task, str):
-        raise ValueError(f"{run.folder / 'config.toml'} names no task")
-    return get(task).from_run(run, device)
+    if Path(path).is_file():
+        from everloop.stream import load_layer
+
+        return load_layer(path)
+    run = Run.open(path)
+    task = run.task
+    try:
+        found = get(task)
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING or device not in ("auto", "cpu"):
+            raise
+        from everloop.tasks import running
+
+        return running.load(path)
+    return found.from_run(run, device)

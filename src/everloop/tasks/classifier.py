@@ -21,7 +21,9 @@ from everloop.nn import Recurrent
 from everloop.tasks.baselines import Baseline, classifier_baselines
 from everloop.tasks.progress import Progress
 from everloop.tasks.run import Run
-from everloop.tasks.task import Positive, Share, Task, Whole, extra_sizes
+from everloop.tasks.running._learned import Learned, extra_sizes
+from everloop.tasks.running.classifier import ClassifierStream, RunningClassifier
+from everloop.tasks.task import Positive, Share, Task, Whole
 from everloop.tasks.training import Carry
 
 Batch = tuple[list[np.ndarray], list[int]]
@@ -33,7 +35,8 @@ class Classifier(Task):
     """One label for a whole sequence: embedding, recurrent layers, pooling over time, linear.
 
     fit(data): a file with a text and a label column, a folder with one subfolder per class, a table, or lists
-    (see `Task.fit`). predict(texts) -> labels; predict_proba(texts) -> [B, C] in the order of `classes_`.
+    (see `Task.fit`). predict(texts) -> labels; predict_proba(texts) -> [B, C] in the order of `classes_`; stream()
+    -> a live text, if bidirectional=False.
 
     cell, hidden, layers, bidirectional: the recurrent layers; hidden is per direction. embedding: features per
     piece of text. pairs: most pairs of neighbouring pieces that have an embedding of their own, added to that of
@@ -176,6 +179,15 @@ class Classifier(Task):
     def predict(self, texts: Sequence[str] | str) -> list[str]:
         """The most probable class of every text."""
         return [self.classes_[k] for k in self.predict_proba(texts).argmax(1)]
+
+    def stream(self, weights: str | None = None) -> ClassifierStream:
+        """A live text: push what has come, get the probabilities of the classes so far. It runs without torch.
+
+        weights: what those of the layers are stored in, float32, bfloat16 or int8 (None: float32). ValueError for a
+        model of both directions, which has to see the end of a text first.
+        """
+        self._check_fitted()
+        return RunningClassifier(Learned.of(self)).stream(weights)
 
     def score(self, texts: Sequence[str], targets: Sequence[Any]) -> float:
         """Accuracy."""

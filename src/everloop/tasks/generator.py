@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
@@ -22,7 +21,9 @@ from everloop.nn import Recurrent
 from everloop.tasks.baselines import Baseline, ngram_baseline
 from everloop.tasks.progress import Progress
 from everloop.tasks.run import Run
-from everloop.tasks.task import Positive, Share, Task, Whole, extra_sizes
+from everloop.tasks.running._learned import Learned, extra_sizes
+from everloop.tasks.running.generator import GeneratorStream, RunningGenerator
+from everloop.tasks.task import Positive, Share, Task, Whole
 from everloop.tasks.training import Carry
 
 CHUNK = 1024
@@ -35,7 +36,7 @@ class Generator(Task):
 
     fit(data): a text file, a table with one text per row, or a list of texts (see `Task.fit`). The end of a
     single text is the test, ten blocks spread over the rest the validation; many texts are dealt out whole.
-    generate(prompt) -> text; stream(prompt) yields it as it is produced.
+    generate(prompt) -> text; stream(prompt) -> a live text, to be read or written on piece by piece.
 
     Trained by truncated back-propagation through time (Williams and Peng 1990): the text is read in `batch`
     parallel streams, `window` steps at a time, and the state is carried from one window to the next.
@@ -162,71 +163,24 @@ class Generator(Task):
         """Minus the loss: larger is better, as scikit-learn expects."""
         return -self.evaluate(texts)["loss"]
 
-    def generate(self, prompt: str = "", *, length: int = 500, **how: Any) -> str:
+    def generate(self, prompt: str = "", **how: Any) -> str:
         """The prompt and what the model makes of it. Options as `stream`."""
-        return prompt + "".join(self.stream(prompt, length=length, **how))
+        return self._running().generate(prompt, **how)
 
-    def stream(
-        self,
-        prompt: str = "",
-        *,
-        length: int = 500,
-        temperature: float = 0.8,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-    ) -> Iterator[str]:
-        """Yield text as it is produced, `length` pieces of it at most.
+    def stream(self, prompt: str = "", **how: Any) -> GeneratorStream:
+        """A live text that has read the prompt: iterate over it for what the model writes, as it is produced, or push
+        more of it and get the probabilities of what comes next. It runs without torch.
 
-        temperature: scores are divided by it; 0 takes the most probable piece every time. top_k: draw from the
-        k most probable only (0: all). top_p: draw from the fewest that have this probability together (Holtzman
-        et al. 2020). seed: makes the result repeatable.
+        Options, all by name: length (500: pieces of text at most); temperature (0.8: scores are divided by it; 0 takes
+        the most probable piece every time); top_k (0: draw from all, else from the k most probable); top_p (1: draw
+        from all, else from the fewest that have this probability together, Holtzman et al. 2020); seed (makes the
+        result repeatable); weights (float32: what those of the layers are stored in; bfloat16 and int8 are smaller).
         """
+        return self._running().stream(prompt, **how)
+
+    def _running(self) -> RunningGenerator:
         self._check_fitted()
-        check_sampling(length, temperature, top_k, top_p)
-        ids = self._prompt_ids(prompt)
-        random = torch.Generator().manual_seed(seed) if seed is not None else None
-        decoder = self.codec_.stream_decoder()
-        for id in ids[-1:]:
-            decoder.push(int(id))
-        return self._produce(ids, decoder, length, random, temperature, top_k, top_p)
-
-    def _produce(
-        self,
-        ids: np.ndarray,
-        decoder: Any,
-        length: int,
-        random: torch.Generator | None,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-    ) -> Iterator[str]:
-        state, now = None, self._tensor(ids[None, :])
-        for _ in range(length):
-            with torch.no_grad(), self.few_threads():
-                scores, state = self.network_(now, state)
-            last = scores[0, -1].double().cpu()
-            last[[self.codec_.pad, self.codec_.unknown]] = -torch.inf
-            if not self.ends_:
-                last[self.codec_.end] = -torch.inf
-            id = draw(last, random, temperature, top_k, top_p)
-            if id == self.codec_.end:
-                break
-            yield decoder.push(id)
-            now = torch.tensor([[id]], device=self.device_)
-        yield decoder.finish()
-
-    def _prompt_ids(self, prompt: str) -> np.ndarray:
-        """What the model reads first; without a prompt, a line break or the end of a text."""
-        if not prompt:
-            start = self.codec_.encode("\n") if not self.ends_ else np.array([self.codec_.end])
-            return start if start[0] != self.codec_.unknown else np.array([self.codec_.end])
-        ids = self.codec_.encode(prompt)
-        unknown = [p for p, id in zip(self.codec_.pieces(prompt), ids, strict=False) if id == self.codec_.unknown]
-        if unknown:
-            shown = ", ".join(repr(piece) for piece in dict.fromkeys(unknown))
-            warnings.warn(f"the model never saw {shown}: it reads that as an unknown piece", stacklevel=3)
-        return ids
+        return RunningGenerator(Learned.of(self))
 
     # Keeping
 
@@ -297,29 +251,3 @@ class _Problem:
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         return {"loss": self.task._loss(self.task._ids["valid"])}
-
-
-def check_sampling(length: int, temperature: float, top_k: int, top_p: float) -> None:
-    if length < 0:
-        raise ValueError(f"length: {length} came; expected 0 or more pieces")
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature: {temperature} came; expected 0 (always the most probable) or more")
-    if top_k < 0:
-        raise ValueError(f"top_k: {top_k} came; expected 0 (all) or how many of the most probable pieces to draw from")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p: {top_p} came; expected more than 0 and at most 1 (all)")
-
-
-def draw(scores: Tensor, random: torch.Generator | None, temperature: float, top_k: int, top_p: float) -> int:
-    """One piece of those that are left by top_k and then top_p, by its probability at that temperature. scores [V]"""
-    if temperature == 0:
-        return int(scores.argmax())
-    scores = (scores - scores.max()) / temperature
-    ranked, order = scores.sort(descending=True, stable=True)
-    if top_k:
-        ranked[top_k:] = -torch.inf
-    probability = ranked.softmax(0)
-    if top_p < 1:
-        before = probability.cumsum(0) - probability
-        probability[before >= top_p] = 0.0
-    return int(order[torch.multinomial(probability, 1, generator=random)])

@@ -22,18 +22,16 @@ import io
 import json
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import tomli_w
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 import everloop
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 FORMAT = 1
 CELL = "cell.py"
@@ -51,6 +49,8 @@ class Run:
     @staticmethod
     def create(folder: Path, config: Mapping[str, Any]) -> Run:
         """A new run folder. One that exists and is not empty is left alone."""
+        import tomli_w
+
         check_free(folder)
         folder.mkdir(parents=True, exist_ok=True)
         run = Run(folder)
@@ -87,6 +87,22 @@ class Run:
         """The configuration as it was written."""
         return _read_config(self.folder / "config.toml")
 
+    @property
+    def task(self) -> str:
+        """The name of the task that was trained."""
+        task = self.config.get("task")
+        if not isinstance(task, str):
+            raise ValueError(f"{self.folder / 'config.toml'} names no task")
+        return task
+
+    @property
+    def fitted(self) -> dict[str, Any]:
+        """What the task noted when it looked at its data."""
+        fitted = self.state.get("fitted")
+        if not isinstance(fitted, dict):
+            raise ValueError(f"{self.folder / 'run.json'} has no entry 'fitted': the run was stopped before training")
+        return fitted
+
     def update(self, **entries: Any) -> None:
         """Set entries of run.json."""
         known = self.state if (self.folder / "run.json").is_file() else {}
@@ -122,6 +138,8 @@ class Run:
         self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
+        from safetensors.torch import save as save_tensors
+
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         self.write_bytes(name, save_tensors(plain, {"everloop": json.dumps(facts or {})}))
 
@@ -173,9 +191,22 @@ class Run:
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The tensors of a file and the facts stored with them."""
+        from safetensors.torch import load
+
+        return self._read_safetensors(name, load)
+
+    def read_arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The same as NumPy arrays, without torch."""
+        from safetensors.numpy import load
+
+        return self._read_safetensors(name, load)
+
+    def _read_safetensors(self, name: str, load: Callable[[bytes], dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
+        from safetensors import SafetensorError
+
         content = self.read_bytes(name)
         try:
-            tensors = load_tensors(content)
+            tensors = load(content)
             size = int.from_bytes(content[:8], "little")
             facts = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get("everloop", "{}")
             return tensors, json.loads(facts)

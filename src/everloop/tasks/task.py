@@ -437,14 +437,12 @@ class Task(ABC):
             options["cell"] = read_cell(run.read_text(CELL), str(run.folder / CELL))
         task = cls(**options)
         task.check_params()
-        state = run.state
-        if not isinstance(state.get("fitted"), dict):
-            raise ValueError(f"{run.folder / 'run.json'} has no entry 'fitted': the run was stopped before training")
+        fitted = run.fitted
         task.epochs_ = task.epochs
         task.data_, task.run_, task.device_ = run.config.get("data", {}), run, _device(device)
         task.progress_ = Progress(quiet=True)
         try:
-            task.restore(state["fitted"], run)
+            task.restore(fitted, run)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{run.folder / 'run.json'}: the entry 'fitted' is damaged ({error!r})") from None
         task.network_ = task.make_network()
@@ -486,11 +484,6 @@ def read(
         data = (list(data), list(targets))
     want = "yes" if task.needs_target else "no"
     return read_examples(data, input=input, target=target, encoding=encoding, bad_rows=bad_rows, want_target=want)
-
-
-def extra_sizes(cell: str | Cell, hidden: int) -> dict[str, int] | None:
-    """A cell that projects its output gets half as many features as it has units."""
-    return {"proj": max(1, hidden // 2)} if "proj" in cells.get(cell).graph.size_names else None
 
 
 def _digest(examples: Examples) -> str:

@@ -27,9 +27,8 @@ def write_panels(layout: Layout, matrices: Mapping[str, np.ndarray], packed: np.
             if layout.weight == "int8":
                 scale = scale_of(rows)
                 stored = to_int8(rows, scale)
-                for gate, values in enumerate(scale):
-                    begin = layout.scales[number, g] + gate * layout.scale_stride(one)
-                    packed[begin : begin + len(values)] = values
+                begin, stride = layout.scales[number, g], layout.scale_stride(one)
+                packed[begin : begin + stride * len(scale)].reshape(-1, stride)[:, : one.width] = scale
             else:
                 stored = to_bfloat16(rows)
             span = units_of(one, layout.numbers) * layout.numbers.lanes
