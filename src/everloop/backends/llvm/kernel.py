@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from everloop.backends.llvm.engine import CHUNK_ROWS, Engine, cut, lengths, parts, pool, steps_of
-from everloop.backends.llvm.layout import BLOCK_WORDS, rounded
+from everloop.backends.llvm.layout import BLOCK_WORDS, GRADS, KEEP, SCRATCH, rounded
 from everloop.backends.llvm.memory import take
 from everloop.backends.llvm.lower import Buffer, Outer, Request
 from everloop.backends.llvm.threads import num_threads
@@ -92,18 +92,18 @@ class LlvmKernel:
         call = _Call(engine, kept, count, batch, batch_sizes)
         total = sum(batch_sizes)
         given = dict(saved) | {f"d:{name}": grad for name, grad in grads.items()}
-        arrays: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         for name, buffer in program.inputs.items():
-            found = given[name]
-            arrays[name] = kept.new_zeros(1, buffer.width).expand(total, -1) if found is None else found
+            grad = given[name]
+            found[name] = kept.new_zeros(1, buffer.width).expand(total, -1) if grad is None else grad
         made = {name: kept.new_empty(total, buffer.width) for name, buffer in program.outers.items()}
         start, final = {}, {}
         for name, buffer in program.new.items():
-            found = final_grads[name.removeprefix("d:")]
-            start[name] = kept.new_zeros(batch, buffer.width) if found is None else found
+            grad = final_grads[name.removeprefix("d:")]
+            start[name] = kept.new_zeros(batch, buffer.width) if grad is None else grad
             final[name] = kept.new_empty(batch, buffer.width)
         flat = kept.new_zeros(max(1, count), training.size)
-        call.run({**arrays, **made}, start, final, weights, kept, flat)
+        call.run({**found, **made}, start, final, weights, kept, flat)
         whole = flat[0] if count <= 1 else flat.sum(0)
         stacks = {}
         for stack, (place, shape) in training.stacks.items():
@@ -174,10 +174,10 @@ class _Shape:
         kept = [layout.kept_total(count, steps) for (_, count), steps in zip(blocks, long, strict=True)]
         self.kept = sum(kept)
         item = engine.numbers.bytes
-        record = np.zeros((len(blocks), BLOCK_WORDS), np.int64)
+        self.record = array("q")
         for k, ((begin, count), steps) in enumerate(zip(blocks, long, strict=True)):
-            record[k, :5] = begin, count, steps, (self.packed + k * size) * item, sum(kept[:k]) * item
-        self.record = record
+            words = [begin, count, steps, (self.packed + k * size) * item, sum(kept[:k]) * item]
+            self.record.extend([*words, *[0] * (BLOCK_WORDS - len(words))])
         self.batch_sizes, self.offsets = steps_of(tuple(batch_sizes))
         values = dict.fromkeys(layout.words, 0) | {
             "batch_sizes": self.batch_sizes.ctypes.data,
@@ -189,7 +189,7 @@ class _Shape:
         values |= {f"at:{name}": place for name, place in places.items()}
         for name, buffer in engine.program.new.items():
             values[f"step start:{name}"] = values[f"step final:{name}"] = buffer.width
-        self.words = engine.words(values)
+        self.words = array("q", engine.words(values).tolist())
 
 
 class _Call:
@@ -218,30 +218,32 @@ class _Call:
         grads: Tensor | None = None,
     ) -> Tensor:
         """Do it; what was kept."""
-        shape, at, like = self.shape, self.engine.layout.words, self.like
+        shape, layout, like = self.shape, self.engine.layout, self.like
+        at, words, record = layout.words, shape.words[:], shape.record[:]
         scratch = take(shape.scratch, like)
         memory = take(shape.kept, like) if kept is None else kept
-        record, words = shape.record.copy(), shape.words.copy()
-        record[:, 3] += scratch.data_ptr()
-        record[:, 4] += memory.data_ptr()
-        if grads is not None:
-            record[:, 5] = [grads[k].data_ptr() for k in range(len(record))]
-        words[at["blocks"]], words[at["packed"]] = record.ctypes.data, scratch.data_ptr()
-        words[at["threads"]] = self.threads if self.engine.program.request.shared else min(self.threads, len(record))
+        begin, keep = scratch.data_ptr(), memory.data_ptr()
+        for k, place in enumerate(range(0, len(record), BLOCK_WORDS)):
+            record[place + SCRATCH] += begin
+            record[place + KEEP] += keep
+            if grads is not None:
+                record[place + GRADS] = grads.data_ptr() + k * grads.stride(0) * grads.element_size()
+        words[at["blocks"]], words[at["packed"]] = record.buffer_info()[0], begin
+        words[at["threads"]] = self.threads if self.engine.program.request.shared else min(self.threads, len(shape.blocks))
         alive = []
-        for name in self.engine.layout.outer:
-            array = _rows(outer[name])
-            words[at[f"outer:{name}"]], words[at[f"stride:{name}"]] = array.data_ptr(), array.stride(0)
-            alive.append(array)
-        for name, last in final.items():
-            first = start[name].contiguous()
-            words[at[f"start:{name}"]], words[at[f"final:{name}"]] = first.data_ptr(), last.data_ptr()
-            alive.append(first)
-        for name in self.engine.layout.stacks:
-            array = weights[name].contiguous()
-            words[at[f"stack:{name}"]] = array.data_ptr()
-            alive.append(array)
-        self.engine.run_at(words.ctypes.data)
+        for name, place, stride in layout.outer_words:
+            rows = _rows(outer[name])
+            words[place], words[stride] = rows.data_ptr(), rows.stride(0)
+            alive.append(rows)
+        for name, first, last in layout.state_words:
+            given = start[name].contiguous()
+            words[first], words[last] = given.data_ptr(), final[name].data_ptr()
+            alive.append(given)
+        for name, place in layout.stack_words:
+            stack = weights[name].contiguous()
+            words[place] = stack.data_ptr()
+            alive.append(stack)
+        self.engine.run_at(words.buffer_info()[0])
         return memory
 
 

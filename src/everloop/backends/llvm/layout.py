@@ -13,7 +13,9 @@ from everloop.backends.llvm.vectors import Numbers
 from everloop.lang.expr import Expr
 
 BLOCK_WORDS = 8
-"""begin, rows, steps, scratch, keep, grads of a block, and two words unused."""
+SCRATCH, KEEP, GRADS = 3, 4, 5
+"""The words of a block: its first sequence, how many, their steps, its scratch memory, where it keeps what backward
+reads, where its share of the gradients is; and two unused, for a whole cache line."""
 
 APART = 5 * 16
 """Numbers between areas: rows of the same number in areas of a round size would all want the same few places of the
@@ -72,6 +74,9 @@ class Layout:
         names += [f"stack:{name}" for name in self.stacks]
         names += [f"at:{name}" for name in self.areas]
         self.words = {name: place for place, name in enumerate(names)}
+        self.outer_words = [(n, self.words[f"outer:{n}"], self.words[f"stride:{n}"]) for n in self.outer]
+        self.state_words = [(n, self.words[f"start:{n}"], self.words[f"final:{n}"]) for n in program.new]
+        self.stack_words = [(n, self.words[f"stack:{n}"]) for n in self.stacks]
 
     def word(self, f: Function, name: str) -> str:
         return f.load("i64", f.at("i64", "%args", self.words[name]), name.replace(":", "_"), 8)

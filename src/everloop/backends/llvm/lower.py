@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from everloop.compiler.plan import label
@@ -152,7 +153,7 @@ class Program:
         assert size.name is not None
         return self.sizes[size.name]
 
-    @property
+    @cached_property
     def inputs(self) -> dict[str, Buffer]:
         """The arrays of the caller that are read."""
         return {node.attr: self.buffers[node][0] for node in self.nodes if node.op == "input" and self._outer(node)}
