@@ -58,6 +58,8 @@ def _navigation(kinds: dict[str, list[str]]) -> list[dict]:
         {"The language": "language.md"},
         {"Cells": ["cells/index.md", *by_kind]},
         {"Inside the compiler": "compiler.md"},
+        {"Inside the CPU kernels": "kernels.md"},
+        {"Benchmarks": "benchmarks.md"},
         {"Reference": ["reference/index.md", *_reference()]},
         {"Glossary": "glossary.md"},
     ]

@@ -39,10 +39,14 @@ _HOME = {
     "Classifier": "everloop.tasks.classifier",
     "Generator": "everloop.tasks.generator",
     "Recurrent": "everloop.nn",
+    "Stream": "everloop.stream",
+    "StreamPool": "everloop.stream",
     "cell": "everloop.lang.cell",
     "explain": "everloop.nn.explain",
+    "get_num_threads": "everloop.backends.llvm.threads",
     "load": "everloop.tasks",
     "read_cell": "everloop.lang.read",
+    "set_num_threads": "everloop.backends.llvm.threads",
     "use_backend": "everloop.backends",
     **dict.fromkeys(_FUNCTIONS.split(), "everloop.lang.functions"),
     **dict.fromkeys(_TRANSFORMS.split(), "everloop.lang.transforms"),
@@ -53,6 +57,8 @@ __all__ = [
     "Classifier",
     "Generator",
     "Recurrent",
+    "Stream",
+    "StreamPool",
     "absolute",
     "blocks",
     "cell",
@@ -67,6 +73,7 @@ __all__ = [
     "fixed",
     "floor",
     "gelu",
+    "get_num_threads",
     "hard_sigmoid",
     "hard_tanh",
     "identity",
@@ -89,6 +96,7 @@ __all__ = [
     "recurrent_dropout",
     "relu",
     "residual",
+    "set_num_threads",
     "shift",
     "sigmoid",
     "silu",
@@ -111,6 +119,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from everloop.backends import use_backend
+    from everloop.backends.llvm.threads import get_num_threads, set_num_threads
     from everloop.lang.cell import Cell, cell
     from everloop.lang.functions import (
         absolute,
@@ -168,6 +177,7 @@ if TYPE_CHECKING:
     )
     from everloop.nn import Recurrent
     from everloop.nn.explain import explain
+    from everloop.stream import Stream, StreamPool
     from everloop.tasks import load
     from everloop.tasks.classifier import Classifier
     from everloop.tasks.generator import Generator
@@ -175,7 +185,13 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+        try:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            missing = f"{name} needs torch, which is not installed: pip install 'everloop[train]'"
+            raise ModuleNotFoundError(missing, name="torch") from error
     raise AttributeError(f"module 'everloop' has no attribute {name!r}")
 
 

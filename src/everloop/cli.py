@@ -529,14 +529,13 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name in _TRAIN_NEEDS:
+    from everloop.tasks import TRAINING as needed
+
+    if isinstance(error, ModuleNotFoundError) and error.name in needed:
         return f"this needs the package {error.name}, which is not installed: pip install 'everloop[train]'"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-
-
-_TRAIN_NEEDS = ("torch", "pyarrow", "pydantic", "sklearn", "tomli_w")
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -181,15 +181,23 @@ def check_backend(
 
     some: cells, by name or as `@cell` makes them; all of the catalogue unless given. sizes: as for `check_cell`.
     """
-    for one, trial in product(cells.names() if some is None else some, trials):
-        cell = cells.get(one)
-        kernel, recurrence = kernel_of(name, cell, {"input": 3, "hidden": 4} | dict(sizes or {}), trial.dtype, device)
+    for one, of_type in product(cells.names() if some is None else some, _by_type(trials).items()):
+        dtype, several = of_type
+        all_sizes = {"input": 3, "hidden": 4} | dict(sizes or {})
+        kernel, recurrence = kernel_of(name, cells.get(one), all_sizes, dtype, device)
         graph = recurrence.graph
-        check_kernel(kernel, graph, recurrence.sizes, trial, device)
-        if trial is not TRIALS[0]:
-            continue
-        for frozen in ({"x"}, set(graph.states), set(graph.stacks), {*graph.inputs, *graph.states}):
-            check_kernel(kernel, graph, recurrence.sizes, replace(trial, frozen=frozenset(frozen)), device)
+        for trial in several:
+            check_kernel(kernel, graph, recurrence.sizes, trial, device)
+            if trial is TRIALS[0]:
+                for frozen in ({"x"}, graph.states, graph.stacks, {*graph.inputs, *graph.states}):
+                    check_kernel(kernel, graph, recurrence.sizes, replace(trial, frozen=frozenset(frozen)), device)
+
+
+def _by_type(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(trial.dtype, []).append(trial)
+    return found
 
 
 def kernel_of(
@@ -301,20 +309,21 @@ class Drawn:
         return Drawn(trial, inputs(total), states, weights, of_outputs, of_states)
 
     def to(self, dtype: torch.dtype, device: str = "cpu") -> Drawn:
-        return self._each(lambda array: array.to(device, dtype))
+        return self.each(lambda array: array.to(device, dtype))
 
     def nudged(self) -> Drawn:
         """Numbers that are a little off."""
         source = torch.Generator().manual_seed(self.trial.seed)
-        return self._each(
+        return self.each(
             lambda array: array * (1 + NUDGE * torch.randn(array.shape, dtype=array.dtype, generator=source))
         )
 
     def strided(self) -> Drawn:
         """The same numbers, with gaps between them and with NaN there."""
-        return self._each(_apart)
+        return self.each(_apart)
 
-    def _each(self, do: Callable[[Tensor], Tensor]) -> Drawn:
+    def each(self, do: Callable[[Tensor], Tensor]) -> Drawn:
+        """With other arrays in the place of these."""
         def of(arrays: Mapping[str, Tensor | None]) -> dict[str, Any]:
             return {name: array if array is None else do(array) for name, array in arrays.items()}
 

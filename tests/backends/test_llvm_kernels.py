@@ -33,7 +33,7 @@ from everloop.testing import (
 )
 
 # One of each kind: one product, gates, two stages, a product of products, rows reduced, blocks, a scan, side inputs.
-FEW = ("elman", "lstm", "gru", "mogrifier_lstm", "layernorm_lstm", "slstm", "mingru", "gru_d", "projection_lstm")
+FEW = ("lstm", "mogrifier_lstm", "layernorm_lstm", "slstm", "mingru", "gru_d", "projection_lstm")
 
 
 @cache
@@ -62,8 +62,6 @@ def threads(count: int) -> Iterator[None]:
 @pytest.mark.parametrize("name", cells.names())
 def test_every_cell_is_the_reference(name: str) -> None:
     check(name, Trial((3, 3, 2, 1), idle=1))
-    check(name, Trial((2, 1), strided=True))
-    check(name, Trial((), idle=2))
 
 
 @pytest.mark.slow
@@ -72,7 +70,7 @@ def test_every_cell_in_every_way(name: str) -> None:
     check_backend("llvm", [name])
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "mingru"])
+@pytest.mark.parametrize("name", ["gru_d", "minlstm"])
 def test_the_public_contract(name: str) -> None:
     check_backend("llvm", [name])
 
@@ -80,12 +78,15 @@ def test_the_public_contract(name: str) -> None:
 @pytest.mark.parametrize("name", FEW)
 def test_in_single_precision(name: str) -> None:
     check(name, Trial((5, 4, 4, 1), idle=1, dtype="float32"), hidden=18, inputs=17)
+    check(name, Trial((2, 1), dtype="float32", strided=True), hidden=18, inputs=17)
 
 
-@pytest.mark.parametrize(("hidden", "inputs"), [(1, 1), (17, 1), (1, 63), (63, 129), (129, 7)])
-@pytest.mark.parametrize("name", ["lstm", "layernorm_lstm"])
+@pytest.mark.parametrize(
+    ("name", "hidden", "inputs"),
+    [("lstm", 1, 1), ("layernorm_lstm", 17, 1), ("lstm", 1, 63), ("layernorm_lstm", 63, 129), ("lstm", 129, 7)],
+)
 def test_odd_sizes(name: str, hidden: int, inputs: int) -> None:
-    for dtype in ("float64", "float32") if hidden > 100 else ("float64",):
+    for dtype in ("float64", "float32"):
         for rows in (1, 9):
             check(name, Trial((rows,) * 3, dtype=dtype), hidden, inputs)
 
@@ -108,10 +109,11 @@ def three_heads(x, h, c, gap, mask, W, U, V, u):  # type: ignore[no-untyped-def]
     return f.tanh(a + b - f.mean(b)), f.sigmoid(heads.b @ a) * c
 
 
-@pytest.mark.parametrize("hidden", [3, 21, 51, 129])
+@pytest.mark.parametrize("hidden", [3, 51, 129])
 def test_heads_of_odd_widths(hidden: int) -> None:
-    check_backend("llvm", [three_heads], sizes={"hidden": hidden}, trials=[Trial((9, 9, 4)), Trial((1,) * 4)])
-    check_backend("llvm", [three_heads], sizes={"hidden": hidden}, trials=[Trial((4, 3), dtype="float32")])
+    dtype = "float32" if hidden == 51 else "float64"
+    trials = [Trial((9, 9, 4), dtype=dtype), Trial((1,) * 4, dtype=dtype)]
+    check_backend("llvm", [three_heads], sizes={"hidden": hidden}, trials=trials)
 
 
 # Lengths
@@ -129,9 +131,8 @@ def test_lengths() -> None:
     """None, one step, and on both sides of where a chunk of steps ends."""
     for rows in (1, 3):
         most = -(-CHUNK_ROWS // rows)
-        for steps in (0, 1, 2, most - 1, most, most + 1, 2 * most + 1):
+        for steps in (0, 1, most - 1, most, 2 * most + 1):
             check("gru", Trial((rows,) * steps))
-            check("mogrifier_lstm", Trial((rows,) * steps, dtype="float32"))
 
 
 def test_sequences_that_end_in_all_parts_of_a_chunk() -> None:
@@ -155,7 +156,7 @@ def test_nobody_and_nothing_to_do() -> None:
 # Gradients
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru_d", "mingru"])
+@pytest.mark.parametrize("name", ["lstm", "mingru"])
 def test_gradients_of_some_things_alone(name: str) -> None:
     graph = made(name)[1].graph
     leaves = {*graph.inputs, *graph.states, *graph.stacks}

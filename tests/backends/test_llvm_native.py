@@ -121,6 +121,25 @@ class TestNumbers:
         assert_close(y, expected, FLOAT32)
         assert (given == kept).all()
 
+    @pytest.mark.parametrize("change", [list, tuple, memoryview, lambda x: x.view(type("Derived", (np.ndarray,), {}))])
+    def test_of_whatever_becomes_an_array(self, stream: Stream, x: np.ndarray, change: Any) -> None:
+        expected = general(stream, x)
+        y = stream.push(change(x))
+        assert type(y) is np.ndarray
+        assert_close(y, expected, FLOAT32)
+
+    def test_of_streams_in_turn(self) -> None:
+        """Streams of one engine share what a step needs only while it runs."""
+        shared = engine(hidden=17)
+        xs = np.random.default_rng(0).normal(size=(5, 3, 3)).astype(np.float32)
+        streams = [Stream.of(shared) for _ in range(5)]
+        wide = Stream.of(shared, 5)
+        found = []
+        for t in range(3):
+            found.append(np.stack([stream.push(row) for stream, row in zip(streams, xs[:, t], strict=True)]))
+            assert_close(wide.push(xs[:, t]), found[-1], FLOAT32)
+        assert_close(np.stack(found, 1), Stream.of(shared, 5).push(xs), FLOAT32)
+
     def test_outputs_are_the_callers_own(self, stream: Stream, x: np.ndarray) -> None:
         first = stream.push(x)
         kept = first.copy()
@@ -266,6 +285,17 @@ class TestLife:
             assert states() is None
         finally:
             gc.enable()
+
+    def test_an_open_stream_is_its_state_and_little_else(self) -> None:
+        shared = engine(hidden=64)
+        Stream.of(shared)
+        tracemalloc.start()
+        try:
+            streams = [Stream.of(shared) for _ in range(100)]
+            each = tracemalloc.get_traced_memory()[0] / len(streams)
+        finally:
+            tracemalloc.stop()
+        assert each < shared.width * 4 + 8192
 
     def test_nothing_is_left_of_many_streams(self) -> None:
         shared = engine()

@@ -93,7 +93,8 @@ end:
   ret void
 }
 
-; the calling thread, whether it waits for another one to come, how many blocks others did: slowly, as if without a core
+; the calling thread, for how many blocks of others it waits to begin; how many others began and ended, slowly, as if
+; without a core
 define void @stall(ptr %arg, i64 %block) {
   %caller = load ptr, ptr %arg
   %waits.at = getelementptr i64, ptr %arg, i64 1
@@ -114,6 +115,8 @@ patient:
 slow:
   atomicrmw add ptr %others.at, i64 1 seq_cst
   call i32 @usleep(i32 50000)
+  %ended.at = getelementptr i64, ptr %arg, i64 3
+  atomicrmw add ptr %ended.at, i64 1 seq_cst
   br label %end
 end:
   ret void
@@ -288,6 +291,8 @@ def test_workers_come_awake_or_asleep() -> None:
 
 
 def meet_workers() -> None:
+    for _ in range(100):
+        assert_counted(2, 2)
     for members in (2, 4):
         for pause in (0.0, 0.05, 0.0):
             time.sleep(pause)
@@ -311,9 +316,10 @@ def test_a_worker_without_a_core_is_not_waited_for_again() -> None:
 def lose_time() -> None:
     name = ctypes.CDLL(None).pthread_self
     name.restype = ctypes.c_void_p
-    arg = numbers(name(), 1, 0)
+    arg = numbers(name(), 1, 0, 0)
     run("stall", arg, 2, 2)
     assert arg[2] == 1, "the worker did not come"
+    assert arg[3] == 1, "the worker's block was not waited for"
     arg[1] = 0
     for _ in range(20):
         run("stall", arg, 2, 2)
@@ -322,7 +328,7 @@ def lose_time() -> None:
     time.sleep(1.1)
     arg[1] = 2
     run("stall", arg, 2, 2)
-    assert arg[2] == 2, "workers are avoided for ever"
+    assert arg[2:].tolist() == [2, 2], "workers are avoided for ever"
 
 
 def test_jobs_of_many_python_threads() -> None:

@@ -464,3 +464,21 @@ def test_a_cell_of_ones_own_is_a_layer() -> None:
     W, u = (layer.get_parameter(f"layers.0.0.{name}") for name in "Wu")
     first = torch.tanh(x[:, 0] @ W.T)
     assert_close(layer(x)[0][:, 1], torch.exp(u) * first + torch.tanh(x[:, 1] @ W.T), SAME)
+
+
+@pytest.mark.parametrize(("batch", "time"), [(1, 4), (3, 1), (1, 1), (3, 4), (0, 4), (3, 0)])
+def test_a_full_batch_is_packed_turned_and_unpacked_as_one_of_lengths_is(batch: int, time: int) -> None:
+    x = torch.randn(batch, time, 2)
+    full = Packing.full(batch, time)
+    rows = full.pack(x)
+    assert torch.equal(rows, x.transpose(0, 1).reshape(batch * time, 2))
+    assert torch.equal(full.unpack(rows), x)
+    assert torch.equal(full.turned(rows), full.pack(x.flip(1)))
+    assert torch.equal(full.turned(rows), rows.index_select(0, full.backwards(x.device)))
+
+
+def test_a_ragged_batch_is_turned_each_sequence_from_its_own_end() -> None:
+    x = torch.arange(1.0, 9.0).reshape(2, 4, 1)
+    packing = Packing.of([2, 4], 2, 4, x.device)
+    turned = packing.unpack(packing.turned(packing.pack(x)))
+    assert turned[..., 0].tolist() == [[2, 1, 0, 0], [8, 7, 6, 5]]

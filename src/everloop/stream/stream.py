@@ -11,7 +11,7 @@ import numpy as np
 
 from everloop.lang.graph import Graph
 from everloop.stream.accuracy import Accuracy
-from everloop.stream.engine import Engine, again
+from everloop.stream.engine import Engine
 
 # Steps of the longest chunk that takes the quick way.
 LONGEST = 64
@@ -56,7 +56,7 @@ class Stream:
         self._run = engine.step.bind(engine.packed, self._array)
         self._lock = threading.Lock()
         rows = () if batch == 1 else (batch,)
-        self._dtype, self._one, self._out = engine.dtype, (*rows, engine.features), (*rows, engine.output)
+        self._one, self._out = (*rows, engine.features), (*rows, engine.output)
         self._quick, self._room = self._quick_way(1), 1
 
     def _quick_way(self, steps: int) -> Callable[[Any], np.ndarray | None]:
@@ -76,6 +76,8 @@ class Stream:
         """
         if side is None:
             y = self._quick(chunk)
+            if y is None and type(chunk) is not np.ndarray:
+                y = self._quick(np.asarray(chunk))
             if y is not None:
                 return y
         with self._alone():

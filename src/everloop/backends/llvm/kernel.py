@@ -13,7 +13,7 @@ from everloop.backends.llvm.engine import CHUNK_ROWS, Engine, cut, lengths, part
 from everloop.backends.llvm.layout import BLOCK_WORDS, GRADS, KEEP, SCRATCH, rounded
 from everloop.backends.llvm.memory import take
 from everloop.backends.llvm.lower import Buffer, Outer, Request
-from everloop.backends.llvm.threads import num_threads
+from everloop.backends.llvm.threads import get_num_threads
 from everloop.compiler.differentiate import Adjoint, differentiate
 from everloop.compiler.kernel import only
 from everloop.compiler.plan import plan
@@ -64,7 +64,7 @@ class LlvmKernel:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         engine = self._trained(wanted).forward if keep else self._inference
         like, batch = _like(inputs, states), _batch(states, batch_sizes)
-        call = _Call(engine, like, parts(batch, num_threads()), batch, batch_sizes)
+        call = _Call(engine, like, parts(batch, get_num_threads()), batch, batch_sizes)
         total = sum(batch_sizes)
         outputs = {name: like.new_empty(total, buffer.width) for name, buffer in engine.program.outers.items()}
         final = {name: like.new_empty(batch, buffer.width) for name, buffer in engine.program.new.items()}
@@ -196,7 +196,7 @@ class _Call:
     """One call of a program: memory for it, and the words that say where everything is."""
 
     def __init__(self, engine: Engine, like: Tensor, blocks: int, batch: int, batch_sizes: Sequence[int]) -> None:
-        self.threads = num_threads()
+        self.threads = get_num_threads()
         self.engine = engine.shared if blocks == 1 and self.threads > 1 and batch <= SHARED_ROWS else engine
         self.like = like
         key = blocks, batch, tuple(batch_sizes)

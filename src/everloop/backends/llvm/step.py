@@ -13,7 +13,7 @@ from everloop.backends.llvm.layout import BLOCK_WORDS
 from everloop.backends.llvm.lower import Request
 from everloop.backends.llvm.narrow import write_panels
 from everloop.backends.llvm.native import Call, Chunks, Push, address, push_function
-from everloop.backends.llvm.threads import num_threads
+from everloop.backends.llvm.threads import get_num_threads
 from everloop.compiler.kernel import kernel_graph
 from everloop.compiler.plan import plan
 from everloop.lang.graph import Graph
@@ -41,6 +41,7 @@ class LlvmStep:
         self.dtype, self._members = np.dtype(dtype), members
         self.engine = Engine(Request(self.graph, sizes, outer=self.graph.outputs), self.dtype.name, weight)
         self.output = self.engine.program.outers["y"].width
+        self._common = _aligned(0, self.dtype)
 
     def pack(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The vectors by stack, and `packed`: the matrices laid out for the kernel."""
@@ -66,6 +67,14 @@ class LlvmStep:
 
     def bytes(self, packed: Mapping[str, np.ndarray]) -> int:
         return sum(array.nbytes for array in packed.values())
+
+    def common_scratch(self, count: int) -> np.ndarray:
+        """Scratch memory for calls that keep the interpreter's lock, of which there is one at a time: what thousands of
+        streams use in turn stays in the cache.
+        """
+        if len(self._common) < count:
+            self._common = _aligned(count, self.dtype)
+        return self._common
 
     def bind(self, packed: Mapping[str, np.ndarray], state: np.ndarray) -> Callable[..., None]:
         """What steps the states in place: see `everloop.stream.engine`."""
@@ -114,11 +123,12 @@ class _Bound:
         count, work = len(self.state), len(self.state) * self.engine.layout.weight_count
         if count > 1 and work > WORTH_A_THREAD:
             return None
-        memories = [_Memory(self, room, count) for room in dict.fromkeys((1, steps))]
+        held = KEEPS_THE_LOCK // max(1, work)
+        memories = [_Memory(self, room, count, alone=room <= held) for room in dict.fromkeys((1, steps))]
         for memory in memories:
             # What x and y are follows with each call.
             memory.point(memory.room, (beside[0] if beside else memory.words, *beside), memory.words, None)
-        chunks = Chunks(self.step.dtype, shape, self.step.output, KEEPS_THE_LOCK // max(1, work))
+        chunks = Chunks(self.step.dtype, shape, self.step.output, held)
         calls = [memory.call for memory in memories]
         return push_function(self.engine.library.address("run"), chunks, calls, lock, (self, beside, memories))
 
@@ -129,17 +139,21 @@ def _room(steps: int, count: int) -> int:
 
 
 class _Memory:
-    """The words of calls for one step, or for up to so many, of some sequences, and the memory that they point to."""
+    """The words of calls for one step, or for up to so many, of some sequences, and the memory that they point to.
 
-    def __init__(self, bound: _Bound, steps: int, count: int) -> None:
+    alone: they keep the interpreter's lock.
+    """
+
+    def __init__(self, bound: _Bound, steps: int, count: int, *, alone: bool = False) -> None:
         self.room, self.count, self._steps = steps, count, steps
         engine, layout = bound.engine, bound.engine.layout
-        threads = num_threads() if steps * count * layout.weight_count > WORTH_A_THREAD else 1
+        threads = get_num_threads() if steps * count * layout.weight_count > WORTH_A_THREAD else 1
         blocks = cut(count, parts(count, threads))
         most = max((size for _, size in blocks), default=0)
         span = max(1, min(steps, -(-CHUNK_ROWS // max(1, most))))
         areas, size = layout.scratch(most, span)
-        self.scratch = _aligned(size * len(blocks), bound.step.dtype)
+        needed = size * len(blocks)
+        self.scratch = bound.step.common_scratch(needed) if alone else _aligned(needed, bound.step.dtype)
         self.record = np.zeros((len(blocks), BLOCK_WORDS), np.int64)
         for k, (begin, rows) in enumerate(blocks):
             self.record[k, :4] = begin, rows, steps, address(self.scratch) + k * size * self.scratch.itemsize

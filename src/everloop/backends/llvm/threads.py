@@ -15,7 +15,7 @@ def set_num_threads(count: int) -> None:
     _set[0] = count
 
 
-def num_threads() -> int:
+def get_num_threads() -> int:
     """The threads that a kernel may use: those set here; else torch's, where torch is in use; else OMP_NUM_THREADS, or
     the cores that this process may run on.
     """
