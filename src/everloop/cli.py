@@ -314,8 +314,8 @@ def show(
         typer.Option(
             "--as",
             help="Equations; their gradient (back-propagation through time); the schedule and its cost; a program in "
-            "NumPy (forward and backward) or torch; the CPU kernel before it is compiled; an SVG of the step, or of the "
-            "network over time.",
+            "NumPy (forward and backward) or torch; the CPU kernel, before it is compiled; an SVG of the step, or of "
+            "the network over time.",
         ),
     ] = "text",
     input: Annotated[int, typer.Option(help="Input features, for the cost of a plan and the kernel.")] = 128,

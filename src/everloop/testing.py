@@ -324,6 +324,7 @@ class Drawn:
 
     def each(self, do: Callable[[Tensor], Tensor]) -> Drawn:
         """With other arrays in the place of these."""
+
         def of(arrays: Mapping[str, Tensor | None]) -> dict[str, Any]:
             return {name: array if array is None else do(array) for name, array in arrays.items()}
 

@@ -34,8 +34,8 @@ def test_every_parameter_of_a_kernel_is_plain_and_read(name: str) -> None:
 
 
 def test_a_matrix_that_others_are_made_of_is_not_for_the_kernel() -> None:
-    assert [param.name for param in get("antisymmetric").graph.held.values()] == ["W.h", "U.h", "b.h"]
-    assert list(graph_of("antisymmetric").params) == ["W.h", "b.h", "(U - U.T).h"]
+    assert set(get("antisymmetric").graph.held) == {"W.h", "U.h", "b.h"}
+    assert set(graph_of("antisymmetric").params) == {"W.h", "b.h", "(U - U.T).h"}
 
 
 @pytest.mark.parametrize("name", ["clockwork_rnn", "lru", "s5", "layernorm_lstm", "mgu3", "lstm"])

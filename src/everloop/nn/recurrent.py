@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from everloop import cells
-from everloop.compiler.ahead import ahead
 from everloop.lang.cell import Cell
 from everloop.lang.draw import Draw
-from everloop.lang.expr import toposort
-from everloop.lang.graph import Graph, Start
-from everloop.lang.param import Param
+from everloop.lang.graph import Graph
 from everloop.nn.function import Recurrence
 from everloop.nn.packing import Packing
+from everloop.nn.start import start
+from everloop.stream import Layers, Stream, StreamPool, save_layer
 
 
 class Recurrent(nn.Module):
@@ -98,6 +99,25 @@ class Recurrent(nn.Module):
             width = widths[-1] if size.name == "input" else self.sizes[size.name]
             widths.append(width * (2 if self.bidirectional else 1))
         return widths
+
+    def stream(self, batch: int = 1, weights: str | None = None) -> Stream:
+        """A live sequence (or `batch` side by side), with the weights as they are now: `push` steps, [T, I] or [I],
+        NumPy in and NumPy out. All layers are one call per step. ValueError if the layer runs in both directions.
+
+        weights: how matrices are stored, "bfloat16" or "int8" (None: as the layer computes).
+        """
+        return Layers.of(self).stream(batch, self._stream_type(), weights)
+
+    def pool(self, weights: str | None = None, idle: float | None = None) -> StreamPool:
+        """Live sequences that come and go, stepped together; one that is not pushed for `idle` seconds is closed."""
+        return Layers.of(self).pool(self._stream_type(), weights, idle=idle)
+
+    def _stream_type(self) -> Any:
+        return np.float64 if self.get_buffer("_like").dtype == torch.float64 else np.float32
+
+    def save(self, path: str | Path) -> None:
+        """Keep the layer in one file, for `everloop.load(path)`, which needs no torch."""
+        save_layer(self, path)
 
     def reset_parameters(self) -> None:
         for layer in self._all_layers():
@@ -264,50 +284,8 @@ class _Layer(nn.Module):
             begin = 0
             for param in members:
                 rows = param.shape(sizes)[0]
-                _start(self.get_parameter(stack)[begin : begin + rows], param, cell)
+                start(self.get_parameter(stack)[begin : begin + rows], param, cell)
                 begin += rows
-
-
-def _start(values: Tensor, param: Param, cell: Cell) -> None:
-    """Draw the start value of one parameter: what the cell says, or the usual for its kind."""
-    given: Start | None = cell.graph.init_of(param)
-    if isinstance(given, tuple):
-        values.uniform_(*given)
-    elif isinstance(given, int | float):
-        values.fill_(given)
-    elif callable(given):
-        n = values.shape[0]
-        drawn = torch.rand(n, dtype=torch.float64).tolist()
-        values.copy_(torch.tensor([given(u, k, n) for k, u in enumerate(drawn)], dtype=torch.float64))
-    elif not param.is_matrix:
-        values.zero_()
-    else:
-        for block in values.chunk(param.blocks):
-            STARTED[given or ("orthogonal" if meets_state(param, cell) else "glorot")](block)
-
-
-def _orthogonal(values: Tensor) -> None:
-    # Drawn in single precision, because torch has no QR decomposition in the half types.
-    drawn = torch.empty_like(values, dtype=torch.promote_types(values.dtype, torch.float32))
-    values.copy_(nn.init.orthogonal_(drawn))
-
-
-STARTED: dict[str, Callable[[Tensor], Any]] = {
-    "identity": nn.init.eye_,
-    "orthogonal": _orthogonal,
-    "glorot": nn.init.xavier_uniform_,
-    "normal": lambda values: values.normal_(0.0, values.shape[1] ** -0.5),
-}
-
-
-def meets_state(param: Param, cell: Cell) -> bool:
-    """Whether the matrix, or one that is made of it, acts on something that a state reaches."""
-    graph = ahead(cell.graph).graph
-    acting = {param.name}
-    for other in graph.params.values():
-        if other.made is not None and any(node.attr == param.name for node in toposort([other.made])):
-            acting.add(other.name)
-    return any(node.op == "matmul" and node.attr[0] in acting and node in graph.depends for node in graph.nodes)
 
 
 @cache

@@ -1,16 +1,17 @@
 """A program as LLVM functions.
 
-    run      called from Python, with one array of words (Layout): lays the weights out, then the blocks of sequences,
-             each by whichever thread comes first
-    pack     the weights as the tiles read them, and what is the same at every step
-    block    some sequences from their first step to their last (or back), in chunks of steps
+run      called from Python, with one array of words (Layout): lays the weights out, then the blocks of sequences,
+         each by whichever thread comes first
+pack     the weights as the tiles read them, and what is the same at every step
+block    some sequences from their first step to their last (or back), in chunks of steps
 """
 
 from __future__ import annotations
 
 from everloop.backends.llvm import tiles
 from everloop.backends.llvm.builder import Function, Word
-from everloop.backends.llvm.functions import FUNCTIONS, declarations as function_declarations, define
+from everloop.backends.llvm.functions import FUNCTIONS, define
+from everloop.backends.llvm.functions import declarations as function_declarations
 from everloop.backends.llvm.layout import BLOCK_WORDS, Layout
 from everloop.backends.llvm.lower import Buffer, Program
 from everloop.backends.llvm.outers import write_outers
@@ -98,7 +99,9 @@ class Block:
         words = [f.load("i64", f.at("i64", record, k), name, 8) for k, name in enumerate(("begin", "rows", "steps"))]
         self.begin, self.rows, self.steps = words
         names = ("scratch", "keep", "grads")
-        self.scratch, self.keep, self.grads = (f.load("ptr", f.at("i64", record, 3 + k), n, 8) for k, n in enumerate(names))
+        self.scratch, self.keep, self.grads = (
+            f.load("ptr", f.at("i64", record, 3 + k), n, 8) for k, n in enumerate(names)
+        )
         self.sizes, self.offsets = layout.pointer(f, "batch_sizes"), layout.pointer(f, "offsets")
         self.packed = layout.pointer(f, "packed")
         self.span = layout.word(f, "span")
@@ -251,8 +254,8 @@ class Block:
             f.store(kind, str(found[name]), f.at("i64", context, k), 8)
         part = Part(self, number, rows.phase)
         self.shared.append(part)
-        threads = self.layout.word(f, "threads")
-        f.do(f"call void {self.layout.pointer(f, 'pool')}(ptr @{part.f.name}, ptr {context}, i64 {threads}, i64 {threads})")
+        run, threads = self.layout.pointer(f, "pool"), self.layout.word(f, "threads")
+        f.do(f"call void {run}(ptr @{part.f.name}, ptr {context}, i64 {threads}, i64 {threads})")
 
 
 CONTEXT = ("args", "block", "first", "count", "step", "place", "outer")

@@ -19,6 +19,7 @@ from everloop.backends.llvm.machine import host
 from everloop.backends.llvm.passes import WORTH_SHARING
 from everloop.backends.llvm.pool import run_address
 from everloop.backends.llvm.vectors import Numbers
+from everloop.lang.expr import Expr, Size
 from everloop.compiler.ahead import ahead
 from everloop.compiler.kernel import kernel_graph
 from everloop.compiler.plan import plan
@@ -52,7 +53,7 @@ class Engine:
     @cached_property
     def shared(self) -> Engine:
         """The same for one sequence and several threads: they share the units of every step, where there are many."""
-        if self.layout.packed_size < WORTH_SHARING:
+        if self.layout.weight_count < WORTH_SHARING:
             return self
         return Engine(replace(self.program.request, shared=True), self._dtype, self.weight)
 
@@ -108,10 +109,13 @@ def fingerprint(program: Program) -> str:
     """A text that is the same for programs that become the same code."""
     request, graph = program.request, program.graph
     number = {node: k for k, node in enumerate(program.nodes)}
+    # Sizes of one length are not one size: what is computed together depends on which is which.
+    roots = dict.fromkeys(node.size.root() for node in program.nodes if node.size is not None)
+    axis = {root: k for k, root in enumerate(roots)}
     lines = [f"backwards {request.backwards} shared {request.shared}"]
     for node in program.nodes:
         attr = program.length(node.attr) if node.op == "count" else node.attr
-        lines.append(f"{node.op} {[number[arg] for arg in node.args]} {attr!r} {node.size and program.width(node)}")
+        lines.append(f"{node.op} {[number[arg] for arg in node.args]} {attr!r} {_extent(node, program, axis)}")
     for title, found in (("outer", request.outer), ("keep", request.keep), ("sums", request.sums), ("new", graph.new)):
         lines.append(f"{title} {[(name, number[node]) for name, node in found.items()]}")
     lines += [f"sum {outer.matrix} {number[outer.rows]} {number[outer.columns]}" for outer in request.outers]
@@ -123,9 +127,10 @@ def fingerprint(program: Program) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def _extent(node: Expr, program: Program, axis: Mapping[Size, int]) -> tuple[int, ...]:
+    return () if node.size is None else (axis[node.size.root()], program.width(node))
+
+
 def pool() -> int:
     """The address of the function that has blocks run by several threads."""
     return run_address()
-
-
-

@@ -229,7 +229,9 @@ class _Call:
             if grads is not None:
                 record[place + GRADS] = grads.data_ptr() + k * grads.stride(0) * grads.element_size()
         words[at["blocks"]], words[at["packed"]] = record.buffer_info()[0], begin
-        words[at["threads"]] = self.threads if self.engine.program.request.shared else min(self.threads, len(shape.blocks))
+        words[at["threads"]] = (
+            self.threads if self.engine.program.request.shared else min(self.threads, len(shape.blocks))
+        )
         alive = []
         for name, place, stride in layout.outer_words:
             rows = _rows(outer[name])

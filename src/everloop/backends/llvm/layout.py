@@ -53,7 +53,11 @@ def rounded(count: int) -> int:
 
 
 class Layout:
-    """The words that `run` takes, by name, and the areas of scratch memory of each block."""
+    """The words that `run` takes, by name, and the areas of scratch memory of each block.
+
+    weight: bfloat16 or int8, if panels hold that. scales: where those of int8 begin, by pass and group. weight_count:
+    the weights of all panels, whatever they are stored in.
+    """
 
     def __init__(self, program: Program, numbers: Numbers, weight: str = "") -> None:
         self.program, self.numbers, self.weight = program, numbers, weight

@@ -15,7 +15,7 @@ wait for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -130,6 +130,7 @@ class Program:
     """The passes of each phase, and the buffers of every value."""
 
     def __init__(self, request: Request) -> None:
+        request = _handed_on_in_the_loop(request)
         self.request, self.graph, self.sizes = request, request.graph, request.sizes
         self.nodes = toposort(request.roots)
         self.labels = label(request.graph)
@@ -381,6 +382,16 @@ class Program:
             if not (lasting and buffer.where in ("pair", "step")):
                 return buffer
         return None
+
+
+def _handed_on_in_the_loop(request: Request) -> Request:
+    """The same with new states that no state reaches passed on step by step, wherever they are worked out."""
+    graph = request.graph
+    new = {
+        name: Expr("stop", (node,), None, node.size) if node.args and node not in graph.depends else node
+        for name, node in graph.new.items()
+    }
+    return replace(request, graph=replace(graph, new=new))
 
 
 def _root(node: Expr) -> Size | None:

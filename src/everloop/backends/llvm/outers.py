@@ -56,7 +56,9 @@ class _Writer:
                         f.store(kind, value, self._packed(target, f.add(j, head * groups), i), size)
                 for k in range(OUTER_ROWS if rest else 0):
                     place = head * width + whole * OUTER_ROWS + k
-                    value = f.load(scalar, f.at(scalar, source, place), "v", size) if k < rest else self.numbers.number(0.0)
+                    value = (
+                        f.load(scalar, f.at(scalar, source, place), "v", size) if k < rest else self.numbers.number(0.0)
+                    )
                     f.store(scalar, value, f.at(scalar, self._packed(target, head * groups + whole, i), k), size)
 
     def _packed(self, target: str, group: Word, i: Word) -> str:
@@ -115,7 +117,9 @@ class _Writer:
         target = f.at(numbers.scalar, self.block.grads, self.program.request.places[outer.matrix], "d")
         with f.loop(0, groups, 1, "units") as j:
             a = self._packed(packed, f.add(f.mul(head, groups), j), 0)
-            f.do(f"call void @outer(ptr {a}, ptr {self.block.areas['packed columns']}, i64 {self.rows.count}, ptr {acc})")
+            f.do(
+                f"call void @outer(ptr {a}, ptr {self.block.areas['packed columns']}, i64 {self.rows.count}, ptr {acc})"
+            )
             unit = f.mul(j, OUTER_ROWS)
             with f.loop(0, f.smaller(OUTER_ROWS, f.sub(height, unit)), 1, "r") as r:
                 row = f.add(f.add(f.mul(head, height), unit), r)

@@ -46,7 +46,8 @@ class _Panel:
         target: str,
         stacks: dict[str, str],
     ) -> None:
-        self.f, self.numbers, self.group, self.segment, self.panel, self.target = f, numbers, group, segment, panel, target
+        self.f, self.numbers, self.target = f, numbers, target
+        self.group, self.segment, self.panel = group, segment, panel
         self.units = units_of(one, numbers)
         self.blocks = one.blocks
         self.width = one.width // one.blocks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from everloop.backends.llvm.builder import Word
@@ -86,9 +87,7 @@ class _Writer:
         self.block, self.one, self.rows, self.f, self.numbers = block, one, rows, block.f, block.numbers
         self.program = block.program
         self.number = next(k for k, (_, other) in enumerate(self.program.passes()) if other is one)
-        self.results = {
-            result: (g, k) for g, group in enumerate(one.groups) for k, result in enumerate(group.results)
-        }
+        self.results = {result: (g, k) for g, group in enumerate(one.groups) for k, result in enumerate(group.results)}
         self.computed = {*one.nodes, *one.numbers}
         self.sums = [(name, node) for name, node in self.program.request.sums.items() if node in one.made]
 
@@ -112,15 +111,14 @@ class _Writer:
                 self._finish_sums(places, i)
 
     def _bodies(
-        self, pointers: Pointers, tile: Callable[[Expr, Word], str] | None, sums: dict[Expr, str], first: Word = 0
+        self, pointers: Pointers, tile: Callable[[Word, Expr], str] | None, sums: dict[Expr, str], first: Word = 0
     ) -> Callable[[Word, Lane], None]:
         """What is done for each vector of units: its number (counted from the first unit), the lanes in use."""
 
         def body(vector: Word, lane: Lane) -> None:
             f = self.f
             offset = f.add(first, f.mul(vector, self.numbers.lanes))
-            loaded = None if tile is None else (lambda node: tile(node, vector))
-            self._body(lane, offset, pointers, loaded, sums)
+            self._body(lane, offset, pointers, partial(tile, vector) if tile else None, sums)
 
         return body
 
@@ -161,9 +159,7 @@ class _Writer:
     def _is_shared(self) -> bool:
         one = self.one
         weights = sum(segment.length * len(group.results) for group, segment in self._segments()) * one.width
-        return (
-            self.program.request.shared and one.blocks == 1 and not one.reductions and weights >= WORTH_SHARING
-        )
+        return self.program.request.shared and one.blocks == 1 and not one.reductions and weights >= WORTH_SHARING
 
     def unit_groups(self, first: Word, last: Word, head: Word, places: dict[Expr, Word]) -> None:
         """The groups of units from the first to before the last: products, and what follows them."""
@@ -258,7 +254,7 @@ class _Writer:
             pointers = self._pointers(i)
             sums = {node: self._row_sum(place, i) for node, place in places.items()}
 
-            def loaded(node: Expr, vector: Word) -> str:
+            def loaded(vector: Word, node: Expr) -> str:
                 g, gate = self.results[node]
                 vectors = group_vectors(one, one.groups[g], self.numbers)
                 place = f.add(f.add(f.mul(r, vectors), gate * units), f.sub(vector, first))
@@ -323,7 +319,12 @@ class _Writer:
                 for part in parts[1:]:
                     whole = lane.compute("maximum", [part, whole], self.program.name(node))
             for buffer in self.program.targets.get(node, []):
-                f.store(numbers.scalar, whole, row_pointer(self.block, self.rows, node, buffer, i, write=True), numbers.bytes)
+                f.store(
+                    numbers.scalar,
+                    whole,
+                    row_pointer(self.block, self.rows, node, buffer, i, write=True),
+                    numbers.bytes,
+                )
 
     def _running_sum(self, node: Expr) -> None:
         f, numbers, width = self.f, self.numbers, self.one.width
@@ -368,7 +369,7 @@ class _Writer:
         one = self.one
         args = [arg for node in (*one.nodes, *one.reductions, *one.numbers) for arg in node.args]
         args += [node for node in one.running if node in args or any(n is node for _, n in self.sums)]
-        args += [node for node in one.copies]
+        args += one.copies
         made = {*self.computed, *self.results}
         return [n for n in dict.fromkeys(args) if n not in made and not self._at_hand(n)]
 

@@ -2,8 +2,8 @@
 ; What different threads write lies 128 bytes apart: two cache lines, which processors fetch together.
 
 %gate = type { [128 x i8], [128 x i8], i64, i64, i64, i64, [96 x i8] }
-%lane = type { i64, i64, i64, i64, [96 x i8] }
-%job = type { ptr, ptr, i64, i64, i64, [88 x i8], %gate, [$MEMBERS x %lane] }
+%lane = type { i64, i64, i64, i64, ptr, ptr, i64, i64, [64 x i8] }
+%job = type { i64, [120 x i8], %gate, [$MEMBERS x %lane] }
 %pool = type { i64, i64, [112 x i8], i64, [120 x i8], i64, [120 x i8], i64, i64, i64, i64, i64, [88 x i8], [$KNOWN x i64],
   [$MEMBERS x %gate], [$JOBS x %job] }
 
@@ -227,17 +227,10 @@ weigh:
   ret i1 %worth
 }
 
-; A lane is open from the moment that its end is written; the other fields are there by then.
+; A lane is open from the moment that its end is written; the other fields are there by then. Each tells all of the job,
+; so that a worker fetches one line.
 define internal void @publish(ptr %pool, ptr %job, ptr %fn, ptr %arg, i64 %blocks, i64 %lanes, i64 %threads) {
 entry:
-  %fn.at = getelementptr %job, ptr %job, i64 0, i32 $job_fn
-  %arg.at = getelementptr %job, ptr %job, i64 0, i32 $job_arg
-  %lanes.at = getelementptr %job, ptr %job, i64 0, i32 $job_lanes
-  %threads.at = getelementptr %job, ptr %job, i64 0, i32 $job_threads
-  store atomic ptr %fn, ptr %fn.at monotonic, align 8
-  store atomic ptr %arg, ptr %arg.at monotonic, align 8
-  store atomic i64 %lanes, ptr %lanes.at monotonic, align 8
-  store atomic i64 %threads, ptr %threads.at monotonic, align 8
   %each = udiv i64 %blocks, %lanes
   %rest = urem i64 %blocks, %lanes
   br label %open
@@ -247,12 +240,20 @@ open:
   %next.at = getelementptr %lane, ptr %lane, i64 0, i32 $lane_next
   %end.at = getelementptr %lane, ptr %lane, i64 0, i32 $lane_end
   %base.at = getelementptr %lane, ptr %lane, i64 0, i32 $lane_base
+  %fn.at = getelementptr %lane, ptr %lane, i64 0, i32 $lane_fn
+  %arg.at = getelementptr %lane, ptr %lane, i64 0, i32 $lane_arg
+  %lanes.at = getelementptr %lane, ptr %lane, i64 0, i32 $lane_lanes
+  %threads.at = getelementptr %lane, ptr %lane, i64 0, i32 $lane_threads
   %base = load atomic i64, ptr %next.at monotonic, align 8
   %longer = icmp slt i64 %l, %rest
   %one = zext i1 %longer to i64
   %count = add i64 %each, %one
   %end = add i64 %base, %count
   store atomic i64 %base, ptr %base.at monotonic, align 8
+  store atomic ptr %fn, ptr %fn.at monotonic, align 8
+  store atomic ptr %arg, ptr %arg.at monotonic, align 8
+  store atomic i64 %lanes, ptr %lanes.at monotonic, align 8
+  store atomic i64 %threads, ptr %threads.at monotonic, align 8
   store atomic i64 %end, ptr %end.at release, align 8
   %l.next = add i64 %l, 1
   %more = icmp slt i64 %l.next, %lanes
@@ -312,46 +313,49 @@ end:
 ; Does blocks of a job until none is left, the member's own lane first; tells how many.
 define internal i64 @work(ptr %pool, ptr %job, i64 %member) {
 entry:
-  ; Both lines come from the caller's core, and at the same time.
-  %lane.own = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 %member
-  call void @llvm.prefetch.p0(ptr %lane.own, i32 1, i32 3, i32 1)
-  %lanes.at = getelementptr %job, ptr %job, i64 0, i32 $job_lanes
+  %own = call i64 @drain(ptr %pool, ptr %job, i64 %member, i64 %member)
+  %lanes.at = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 0, i32 $lane_lanes
   %lanes = load atomic i64, ptr %lanes.at monotonic, align 8
-  %has = icmp slt i64 %member, %lanes
-  %first = select i1 %has, i64 %member, i64 0
-  br label %lane
-lane:
+  br label %pass
+pass:
   %visited = phi i64 [ 0, %entry ], [ %visited.next, %lane ]
-  %l = phi i64 [ %first, %entry ], [ %l.next, %lane ]
-  %sum = phi i64 [ 0, %entry ], [ %sum.next, %lane ]
+  %before = phi i64 [ %member, %entry ], [ %l, %lane ]
+  %sum = phi i64 [ %own, %entry ], [ %sum.next, %lane ]
+  %more = icmp slt i64 %visited, %lanes
+  br i1 %more, label %lane, label %end
+lane:
+  %after = add i64 %before, 1
+  %beyond = icmp sge i64 %after, %lanes
+  %l = select i1 %beyond, i64 0, i64 %after
   %did = call i64 @drain(ptr %pool, ptr %job, i64 %l, i64 %member)
   %sum.next = add i64 %sum, %did
   %visited.next = add i64 %visited, 1
-  %after = add i64 %l, 1
-  %last = icmp sge i64 %after, %lanes
-  %l.next = select i1 %last, i64 0, i64 %after
-  %more = icmp slt i64 %visited.next, %lanes
-  br i1 %more, label %lane, label %end
+  br label %pass
 end:
-  ret i64 %sum.next
+  ret i64 %sum
 }
 
 ; Does blocks of one lane. What is read before a claim belongs to the job of that number if the claim succeeds: the
 ; caller writes nothing new before every number of the job has been claimed.
 define internal i64 @drain(ptr %pool, ptr %job, i64 %l, i64 %member) {
 entry:
-  %fn.at = getelementptr %job, ptr %job, i64 0, i32 $job_fn
-  %arg.at = getelementptr %job, ptr %job, i64 0, i32 $job_arg
-  %lanes.at = getelementptr %job, ptr %job, i64 0, i32 $job_lanes
-  %threads.at = getelementptr %job, ptr %job, i64 0, i32 $job_threads
+  %fn.at = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 %l, i32 $lane_fn
+  %arg.at = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 %l, i32 $lane_arg
+  %lanes.at = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 %l, i32 $lane_lanes
+  %threads.at = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 %l, i32 $lane_threads
   %waiting.at = getelementptr %job, ptr %job, i64 0, i32 $job_waiting
   %next.at = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 %l, i32 $lane_next
   %end.at = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 %l, i32 $lane_end
   %base.at = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 %l, i32 $lane_base
   %done.at = getelementptr %job, ptr %job, i64 0, i32 $job_lane, i64 %l, i32 $lane_done
+  ; To read the line and then to write it would take two journeys between the cores.
+  %is.own = icmp eq i64 %l, %member
+  br i1 %is.own, label %fetch, label %look
+fetch:
+  call void @llvm.prefetch.p0(ptr %next.at, i32 1, i32 3, i32 1)
   br label %look
 look:
-  %did = phi i64 [ 0, %entry ], [ %did, %claim ], [ %did.next, %report ], [ %did.next, %call ]
+  %did = phi i64 [ 0, %entry ], [ 0, %fetch ], [ %did, %claim ], [ %did.next, %report ], [ %did.next, %call ]
   %next = load atomic i64, ptr %next.at acquire, align 8
   %end = load atomic i64, ptr %end.at acquire, align 8
   %fn = load atomic ptr, ptr %fn.at monotonic, align 8

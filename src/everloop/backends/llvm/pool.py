@@ -162,8 +162,8 @@ _PAUSES = {
 # Fields of the records of pool.ll, in their order; _ is room.
 _RECORDS = {
     "gate": "mutex condition called number wall core",
-    "lane": "next end base done",
-    "job": "fn arg lanes threads waiting _ gate lane",
+    "lane": "next end base done fn arg lanes threads",
+    "job": "waiting _ gate lane",
     "pool": "published latest _ sleeping _ taken _ workers growing until last since _ known gates jobs",
 }
 

@@ -76,7 +76,8 @@ def _product_rows(f: Function, rows: int, vectors: int, numbers: Numbers, weight
         return f.load(numbers.scalar, f.at(numbers.scalar, f.at(numbers.scalar, a[r], k), offset), "x", numbers.bytes)
 
     def weights(v: int, k: Word, offset: int) -> str:
-        return _weight(f, numbers, f.at(_stored(numbers, weight), "%panel", f.mul(k, vectors)), offset * vectors + v, weight)
+        place = f.at(_stored(numbers, weight), "%panel", f.mul(k, vectors))
+        return _weight(f, numbers, place, offset * vectors + v, weight)
 
     sums = _sums(f, rows, vectors, parts, numbers, "%more")
     _accumulate(f, numbers, sums, "%K", at, weights)
