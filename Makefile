@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 DOCS := $(VENV)/docs-installed
 BENCHMARKS := $(VENV)/bench-installed
 
-.PHONY: install demo test slow check format bench docs docs-serve clean
+.PHONY: install demo test slow fuzz check format bench docs docs-serve clean
 
 install: $(STAMP)
 
@@ -25,6 +25,10 @@ test: install
 
 slow: install
 	$(BIN)/python -m pytest -m slow -s
+
+# Kernels against the reference on random cells and shapes, ten minutes at most. More with FUZZ='--seconds 3600'.
+fuzz: install
+	$(BIN)/python tests/fuzz_kernels.py $(FUZZ)
 
 check: install
 	$(BIN)/ruff format --check .

@@ -176,10 +176,11 @@ def check_backend(
     trials: Iterable[Trial] = TRIALS,
     device: str = "cpu",
 ) -> None:
-    """The kernels of a backend do what the reference does in float64: `check_kernel` for every cell and trial that it
-    does not refuse, and with one gradient each not wanted.
+    """The kernels of a backend do what the reference does in float64: `check_kernel` for every cell and trial, and once
+    for each kind of gradient that is not wanted.
 
-    some: cells, by name or as `@cell` makes them; all of the catalogue unless given. sizes: as for `check_cell`.
+    some: cells, by name or as `@cell` makes them, none of which the backend may refuse; all of the catalogue unless
+    given. sizes: as for `check_cell`.
     """
     for one, of_type in product(cells.names() if some is None else some, _by_type(trials).items()):
         dtype, several = of_type

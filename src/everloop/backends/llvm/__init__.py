@@ -18,7 +18,9 @@ class Llvm:
             return f"it makes code for the processor, not for {device}"
         if dtype not in ("torch.float32", "torch.float64"):
             return f"it computes in float32 and float64, not in {dtype.removeprefix('torch.')}"
-        return ""
+        from everloop.backends.llvm.kernel import refusal
+
+        return refusal(graph)
 
     def compile(self, graph: Graph, sizes: dict[str, int], device: str, dtype: str) -> Any:
         from everloop.backends.llvm.kernel import LlvmKernel

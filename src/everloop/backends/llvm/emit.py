@@ -255,11 +255,16 @@ class Block:
         part = Part(self, number, rows.phase)
         self.shared.append(part)
         run, threads = self.layout.pointer(f, "pool"), self.layout.word(f, "threads")
-        f.do(f"call void {run}(ptr @{part.f.name}, ptr {context}, i64 {threads}, i64 {threads})")
+        shares = f.mul(threads, SHARES)
+        f.do(f"call void {run}(ptr @{part.f.name}, ptr {context}, i64 {shares}, i64 {threads})")
 
 
 CONTEXT = ("args", "block", "first", "count", "step", "place", "outer")
 """What a thread has to know to compute some units of one pass of one step."""
+
+
+SHARES = 4
+"""Shares of the units for each thread: one that comes late finds some of its own taken."""
 
 
 class Part(Block):
@@ -282,5 +287,5 @@ class Part(Block):
         self.areas["tile"] = f.alloca(self.numbers.vector, "tile", MOST_ROWS * MOST_VECTORS * self.layout.most_groups)
         one = list(self.program.passes())[self.number][1]
         rows = Rows(self.phase, word["count"], word["step"], word["place"], word["outer"])
-        write_share(self, one, rows, self.layout.word(f, "threads"))
+        write_share(self, one, rows, f.mul(self.layout.word(f, "threads"), SHARES))
         return str(f)

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,10 @@ from everloop.backends.llvm.machine import host
 from everloop.backends.llvm.passes import WORTH_SHARING
 from everloop.backends.llvm.pool import run_address
 from everloop.backends.llvm.vectors import Numbers
-from everloop.lang.expr import Expr, Size
 from everloop.compiler.ahead import ahead
 from everloop.compiler.kernel import kernel_graph
 from everloop.compiler.plan import plan
+from everloop.lang.expr import Expr, Size
 from everloop.lang.graph import Graph
 
 CHUNK_ROWS = 256
@@ -94,7 +95,7 @@ def parts(batch: int, threads: int) -> int:
 def cut(batch: int, count: int) -> list[tuple[int, int]]:
     """So many blocks of sequences, of about the same size: the first of each, and how many."""
     ends = [batch * k // max(1, count) for k in range(count + 1)]
-    return [(begin, end - begin) for begin, end in zip(ends, ends[1:], strict=False)]
+    return [(begin, end - begin) for begin, end in pairwise(ends)]
 
 
 def lengths(blocks: Sequence[tuple[int, int]], batch_sizes: Sequence[int]) -> list[int]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from math import lcm
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from everloop.backends.llvm.engine import CHUNK_ROWS, Engine, cut, lengths, parts, pool, steps_of
 from everloop.backends.llvm.layout import BLOCK_WORDS, GRADS, KEEP, SCRATCH, rounded
+from everloop.backends.llvm.lower import Buffer, Outer, Program, Request, Unsupported
 from everloop.backends.llvm.memory import take
-from everloop.backends.llvm.lower import Buffer, Outer, Request
 from everloop.backends.llvm.threads import get_num_threads
 from everloop.compiler.differentiate import Adjoint, differentiate
 from everloop.compiler.kernel import only
@@ -45,7 +47,9 @@ class LlvmKernel:
 
     def _trained(self, wanted: frozenset[str]) -> _Training:
         if wanted not in self._training:
-            self._training[wanted] = _Training(self.graph, self._adjoint, self.sizes, self.dtype, wanted)
+            self._training[wanted] = _Training(
+                self.graph, self._adjoint, self.sizes, wanted, lambda request: Engine(request, self.dtype)
+            )
         return self._training[wanted]
 
     def prepare(self, wanted: frozenset[str] | None) -> None:
@@ -115,17 +119,43 @@ class LlvmKernel:
 KEPT, CUT = "kept", "cut"
 
 
+def refusal(graph: Graph) -> str:
+    """Why there can be no kernel of a graph; empty if there can."""
+    graph = plan(graph).graph
+    part = lcm(*(param.blocks for param in graph.params.values()))
+    sizes = {name: part * (k + 1) for k, name in enumerate(graph.size_names)}
+    everything = frozenset([*graph.inputs, *graph.states, *graph.stacks])
+    try:
+        Program(Request(graph, sizes, outer=graph.outputs))
+        _Training(graph, differentiate(graph), sizes, everything, _Lowered)
+    except Unsupported as reason:
+        return str(reason)
+    return ""
+
+
+class _Lowered:
+    """A program that is not compiled."""
+
+    def __init__(self, request: Request) -> None:
+        self.program = Program(request)
+
+
 class _Training:
     """The forward program that keeps what the backward program reads, and that one, for the wanted gradients."""
 
     def __init__(
-        self, graph: Graph, adjoint: Adjoint, sizes: Mapping[str, int], dtype: str, wanted: frozenset[str]
+        self,
+        graph: Graph,
+        adjoint: Adjoint,
+        sizes: Mapping[str, int],
+        wanted: frozenset[str],
+        engine: Callable[[Request], Any],
     ) -> None:
         found = save(only(adjoint, graph, wanted), graph)
         back = simplify(found.graph)
         self.inputs = frozenset(name for name in graph.inputs if name in back.inputs)
         keep = {name: node for name, node in found.saved.items() if name in back.inputs}
-        self.forward = Engine(Request(graph, sizes, outer=graph.outputs, keep=keep), dtype)
+        self.forward = engine(Request(graph, sizes, outer=graph.outputs, keep=keep))
         program = self.forward.program
         self.stacks: dict[str, tuple[int, torch.Size]] = {}
         places: dict[str, int] = {}
@@ -145,7 +175,7 @@ class _Training:
             for name, pairs in found.matrices.items()
             for rows, columns in pairs
         ]
-        self.backward = Engine(
+        self.backward = engine(
             Request(
                 back,
                 sizes,
@@ -155,8 +185,7 @@ class _Training:
                 sums={name: back.outputs[key] for name, key in found.vectors.items()},
                 outers=tuple(outers),
                 places=places,
-            ),
-            dtype,
+            )
         )
 
 

@@ -17,8 +17,8 @@ SMALL = 1 << 20
 IDLE = 256 << 20
 """Bytes that are kept for later at most."""
 
-_idle: list[np.ndarray] = []
-# A piece may come back in the middle of a search, where the collector runs: in the same thread.
+_idle: dict[int, np.ndarray] = {}
+# A piece may come back, and others go, in the middle of a search, where the collector runs: in the same thread.
 _lock = threading.RLock()
 
 
@@ -30,9 +30,9 @@ class _Leased(np.ndarray):
     def __del__(self) -> None:
         if self.whole is not None:
             with _lock:
-                _idle.append(self.whole)
-                while sum(piece.nbytes for piece in _idle) > IDLE:
-                    _idle.pop(0)
+                _idle[id(self.whole)] = self.whole
+                while sum(piece.nbytes for piece in tuple(_idle.values())) > IDLE:
+                    del _idle[next(iter(_idle))]
 
 
 def take(count: int, like: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def take(count: int, like: Tensor) -> Tensor:
 def _found(size: int) -> np.ndarray | None:
     """A piece that is large enough and not much too large."""
     with _lock:
-        for k, piece in enumerate(_idle):
-            if size + 64 <= piece.nbytes <= 1.25 * size + SMALL:
-                return _idle.pop(k)
+        for place, piece in tuple(_idle.items()):
+            if size + 64 <= piece.nbytes <= 1.25 * size + SMALL and _idle.pop(place, None) is not None:
+                return piece
     return None
