@@ -78,10 +78,12 @@ BFLOAT16 = Tolerance(1e-1, 1e-1)
 # A whole kernel against the reference, in float64 and in float32: the absolute part is meant for an array whose largest
 # value is 1 or less, and grows with that value, since sums over all rows and steps lose digits that cancel. On top
 # comes, so many times, what the reference itself is off in float32, or, in float64, for numbers that differ by NUDGE:
-# some cells amplify what is rounded at every step, and no kernel can do better.
+# some cells amplify what is rounded at every step, and no kernel can do better. An array of which the reference itself
+# has lost all but two digits so says nothing.
 KERNEL = {"float64": Tolerance(1e-11, 1e-12), "float32": Tolerance(1e-4, 1e-5)}
 AMPLIFIED = 10.0
 NUDGE = 1e-15
+LOST = 1e-2
 
 
 def assert_close(actual: Any, expected: Any, tolerance: Tolerance = SAME, what: str = "the value") -> None:
@@ -250,8 +252,11 @@ def assert_same_results(
     for name, right in expected.items():
         finite = right[right.isfinite()].abs()
         scale = max(1.0, finite.max().item()) if finite.numel() else 1.0
-        slack = (off[name].double() - right).abs().nan_to_num(0.0, 0.0, 0.0)
-        absolute = near.absolute * scale + AMPLIFIED * (slack.max().item() if slack.numel() else 0.0)
+        apart = (off[name].double() - right).abs().nan_to_num(0.0, 0.0, 0.0)
+        slack = apart.max().item() if apart.numel() else 0.0
+        if slack > LOST * scale:
+            continue
+        absolute = near.absolute * scale + AMPLIFIED * slack
         assert_close(found[name], right, Tolerance(near.relative, absolute), f"{what}: {name}")
 
 

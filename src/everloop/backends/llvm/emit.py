@@ -12,7 +12,7 @@ from everloop.backends.llvm import tiles
 from everloop.backends.llvm.builder import Function, Word
 from everloop.backends.llvm.functions import FUNCTIONS, define
 from everloop.backends.llvm.functions import declarations as function_declarations
-from everloop.backends.llvm.layout import BLOCK_WORDS, Layout
+from everloop.backends.llvm.layout import BLOCK_WORDS, DONE, Layout
 from everloop.backends.llvm.lower import Buffer, Program
 from everloop.backends.llvm.outers import write_outers
 from everloop.backends.llvm.pack import write_pack
@@ -98,6 +98,7 @@ class Block:
         record = f.at("i64", layout.pointer(f, "blocks"), f.mul("%block", BLOCK_WORDS))
         words = [f.load("i64", f.at("i64", record, k), name, 8) for k, name in enumerate(("begin", "rows", "steps"))]
         self.begin, self.rows, self.steps = words
+        self.record, self.done = record, f.load("i64", f.at("i64", record, DONE), "done", 8)
         names = ("scratch", "keep", "grads")
         self.scratch, self.keep, self.grads = (
             f.load("ptr", f.at("i64", record, 3 + k), n, 8) for k, n in enumerate(names)
@@ -135,9 +136,10 @@ class Block:
 
     def _leave(self) -> None:
         """The gradients of the states before the first step."""
+        f = self.f
+        f.store("i64", str(f.add(self.done, self.steps)), f.at("i64", self.record, DONE), 8)
         if not self.backwards:
             return
-        f = self.f
         with f.when(f.compare("sgt", self.steps, 0)):
             count = self._running(0)
             for name, buffer in self.program.new.items():

@@ -113,7 +113,7 @@ def fingerprint(program: Program) -> str:
     # Sizes of one length are not one size: what is computed together depends on which is which.
     roots = dict.fromkeys(node.size.root() for node in program.nodes if node.size is not None)
     axis = {root: k for k, root in enumerate(roots)}
-    lines = [f"backwards {request.backwards} shared {request.shared}"]
+    lines = [f"backwards {request.backwards} shared {request.shared} single {request.single}"]
     for node in program.nodes:
         attr = program.length(node.attr) if node.op == "count" else node.attr
         lines.append(f"{node.op} {[number[arg] for arg in node.args]} {attr!r} {_extent(node, program, axis)}")

@@ -13,9 +13,10 @@ from everloop.backends.llvm.vectors import Numbers
 from everloop.lang.expr import Expr
 
 BLOCK_WORDS = 8
-SCRATCH, KEEP, GRADS = 3, 4, 5
+SCRATCH, KEEP, GRADS, DONE = 3, 4, 5, 6
 """The words of a block: its first sequence, how many, their steps, its scratch memory, where it keeps what backward
-reads, where its share of the gradients is; and two unused, for a whole cache line."""
+reads, where its share of the gradients is, how many steps it has done in earlier calls; and one unused, for a whole
+cache line."""
 
 APART = 5 * 16
 """Numbers between areas: rows of the same number in areas of a round size would all want the same few places of the

@@ -107,6 +107,7 @@ class Request:
     forward program. outer, keep: values to put into arrays of the caller, and to keep. sums: values to be added up
     over rows and steps, by the vector they are the gradient of. outers: gradients of matrices. places: where in one
     array the gradient of each parameter begins. shared: the units of a step are computed by several threads.
+    single: steps come one by one, so that nothing is gained by products of the inputs worked out before.
     """
 
     graph: Graph
@@ -119,6 +120,7 @@ class Request:
     outers: tuple[Outer, ...] = ()
     places: Mapping[str, int] = field(default_factory=dict)
     shared: bool = False
+    single: bool = False
 
     @property
     def roots(self) -> list[Expr]:
@@ -181,7 +183,7 @@ class Program:
                 self.phase[node] = "once"
                 if node.op in (*PRODUCTS, *REDUCTIONS, "cumsum"):
                     raise Unsupported(f"{self.name(node)}: {node.op} of parameters alone")
-            elif node in early:
+            elif node in early and not self.request.single:
                 self.phase[node] = "before"
             elif node in late and node not in needed:
                 self.phase[node] = "after"

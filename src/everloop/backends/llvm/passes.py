@@ -179,12 +179,17 @@ class _Writer:
                 self._tile_rows(begin, count, f.mul(j, units), f.mul(head, width), whole, tail, units, places)
 
     def _to_and_fro(self, number: Word, first: Word, last: Word) -> Word:
-        """Every other step goes the other way: it begins with the weights that are still in the cache."""
+        """Every other step goes the other way: it begins with the weights that are still in the cache. So do calls of one
+        step each, but where sums would come in another order: one step has one result.
+        """
         f = self.f
-        if self.rows.phase != "loop":
+        if self.rows.phase == "after":
             return number
         other = f.sub(f.sub(f.add(first, last), 1), number)
-        odd = f.compare("eq", f.let(f"and i64 {self.rows.step}, 1", "turn"), 1)
+        step = self.rows.step if self.one.reductions else f.add(self.block.done, self.rows.step)
+        if step == 0:
+            return number
+        odd = f.compare("eq", f.let(f"and i64 {step}, 1", "turn"), 1)
         return f.let(f"select i1 {odd}, i64 {other}, i64 {number}", "units")
 
     def _point(self, head: Word) -> None:
