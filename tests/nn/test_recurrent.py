@@ -324,7 +324,10 @@ def test_dropout_spares_the_last_layer_and_the_states() -> None:
     layer = lstm(num_layers=1, dropout=0.9)
     x = torch.randn(2, 5, 3)
     assert torch.equal(layer(x)[0], lstm()(x)[0])
-    y, state = lstm(num_layers=2, dropout=0.9)(x)
+    deep = lstm(num_layers=2, dropout=0.9)
+    # So that the second layer's output is not zero where all of its input is left out.
+    torch.nn.init.constant_(deep.get_parameter("layers.1.0.b"), 0.3)
+    y, state = deep(x)
     assert (y != 0).all()
     assert torch.equal(state.h[0], lstm(num_layers=2)(x)[1].h[0])
 

@@ -53,7 +53,7 @@ class Recurrence:
         batch_sizes: tuple[int, ...],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """x and the side inputs [N, F] and states [B, H] give the outputs [N, H] and the final states [B, H]; packed,
-        longest first.
+        longest first. x alone may be [T, B, F], where all sequences have all steps: then the outputs are, too.
         """
         early: dict[str, Tensor] = {}
         if self._early or self._gathered:
@@ -137,6 +137,11 @@ class _Compiled:
         self.wanted = cache(self._wanted)
         self.kernel_for = cache(self._kernel_for)
 
+    @property
+    def takes_steps(self) -> bool:
+        """Whether arrays may come as [T, B, F], as they lie in memory."""
+        return getattr(self._kernel, "takes_steps", False)
+
     @cached_property
     def reference(self) -> ReferenceKernel:
         """What torch can look into."""
@@ -151,9 +156,25 @@ class _Compiled:
             except Exception as error:
                 warn_of_failure(self.backend, self._graph.name, error)
                 self.backend, self._kernel = REFERENCE, self.reference
+                raise _Replaced from error
         return self._kernel
 
     def __call__(
+        self,
+        inputs: Mapping[str, Tensor],
+        states: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        batch_sizes: tuple[int, ...],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        try:
+            if self.takes_steps:
+                return self._run(inputs, states, weights, batch_sizes)
+        except _Replaced:
+            pass
+        outputs, final = self._run(_flat(inputs), states, weights, batch_sizes)
+        return _shaped(outputs, inputs), final
+
+    def _run(
         self,
         inputs: Mapping[str, Tensor],
         states: Mapping[str, Tensor],
@@ -195,6 +216,21 @@ class _Compiled:
 
     def _wanted(self, needed: tuple[bool, ...]) -> frozenset[str]:
         return frozenset(compress((*self.stacks, *self.inputs, *self.states), needed))
+
+
+class _Replaced(Exception):
+    """The kernel could not be made ready; another one has its place."""
+
+
+def _flat(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """[T, B, F] as [N, F]; what is that already stays."""
+    return {name: array.flatten(0, 1) if array.dim() == 3 else array for name, array in arrays.items()}
+
+
+def _shaped(arrays: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """[N, F] as [T, B, F], where the inputs are so."""
+    x = like["x"]
+    return {name: array.unflatten(0, x.shape[:2]) if x.dim() == 3 else array for name, array in arrays.items()}
 
 
 NOTHING: frozenset[str] = frozenset()
@@ -244,7 +280,9 @@ def _by_torch(
     run: _Compiled, batch_sizes: tuple[int, ...], tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     """The gradient as something that can be differentiated again: by torch, through the reference."""
-    outputs, final, _ = run.reference.forward(*run.sort(tensors), batch_sizes, keep=False)
+    inputs, states, weights = run.sort(tensors)
+    outputs, final, _ = run.reference.forward(_flat(inputs), states, weights, batch_sizes, keep=False)
+    outputs = _shaped(outputs, inputs)
     pairs = [
         (result, grad)
         for result, grad in zip(run.row(outputs, final), grads, strict=True)

@@ -62,8 +62,14 @@ class Packing:
             return steps.reshape(self.batch * self.time, x.shape[2])
         return x.index_select(0, self.order).transpose(0, 1)[self.mask]
 
+    def steps(self, x: Tensor) -> Tensor | None:
+        """[B, T, F] -> [T, B, F], the same memory, where every sequence has all steps; None otherwise."""
+        return x.transpose(0, 1) if self.mask is None and self.batch_sizes else None
+
     def unpack(self, packed: Tensor) -> Tensor:
-        """[N, F] -> [B, T, F], zero past the end of a sequence"""
+        """[N, F] or [T, B, F] -> [B, T, F], zero past the end of a sequence"""
+        if packed.dim() == 3:
+            return packed.transpose(0, 1)
         if self.mask is None or self.order is None:
             if self.batch == 1 or self.time == 1:
                 return packed.reshape(self.batch, self.time, packed.shape[1])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop import cells
+from everloop.compiler.ahead import ahead
 from everloop.lang.cell import Cell
 from everloop.lang.draw import Draw
 from everloop.lang.graph import Graph
@@ -69,6 +70,8 @@ class Recurrent(nn.Module):
         graph = self.cell.graph
         self._name, self._states = self.cell.name, {name: str(leaf.size) for name, leaf in graph.states.items()}
         self._side_inputs = {name: size for name, size in _beside(graph).items() if name not in graph.draws}
+        # Nothing but x goes in at a step, and nothing is turned: a batch can be taken as it lies in memory.
+        self._plain = not bidirectional and len(graph.inputs) == 1 and not ahead(graph).values
         directions = 2 if bidirectional else 1
         # Knows the device and type of the layer, which may have no parameters.
         self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
@@ -143,7 +146,8 @@ class Recurrent(nn.Module):
         packing = Packing.full(batch, time) if lengths is None else Packing.of(lengths, batch, time, x.device)
         initial = self._initial(state, packing, x)
         beside = self._side(side or {}, packing, x) if side or self._side_inputs else {}
-        rows = packing.pack(x)
+        steps = packing.steps(x) if self._plain else None
+        rows = packing.pack(x) if steps is None else steps
         final: list[dict[str, Tensor]] = []
         for depth, directions in enumerate(self.layers):
             outputs = []

@@ -33,14 +33,6 @@ be called from many threads at once, as long as no row is in two calls.
 """
 
 
-def again(run: Run, inputs: tuple[np.ndarray, ...], out: np.ndarray) -> Callable[[], None]:
-    """One step, on the same arrays at every call, for whoever makes many: a run may have an `again(inputs, out)` of its
-    own, which looks at the arrays only once.
-    """
-    prepared = getattr(run, "again", None)
-    return prepared(inputs, out) if prepared is not None else lambda: run(1, inputs, out, None)
-
-
 class Step(Protocol):
     """A graph made to run, for some lengths of its sizes and one floating type."""
 

@@ -57,15 +57,25 @@ class Stream:
         self._lock = threading.Lock()
         rows = () if batch == 1 else (batch,)
         self._one, self._out = (*rows, engine.features), (*rows, engine.output)
-        self._quick, self._room = self._quick_way(1), 1
+        self._quick, self._singly, self._room = _not_for_me, False, 0
 
-    def _quick_way(self, steps: int) -> Callable[[Any], np.ndarray | None]:
-        """What `push` tries first, for chunks of one step or of up to so many: None where it is not for it."""
+    def _expect(self, steps: int) -> None:
+        """Have a quick way for chunks like the one that came, and like those before: what is only for others is not
+        made.
+        """
+        singly = self._singly or steps == 1
+        room = LONGEST if 1 < steps <= LONGEST and self.batch == 1 else self._room
+        if (singly, room) != (self._singly, self._room):
+            self._singly, self._room = singly, room
+            self._quick = self._quick_way()
+
+    def _quick_way(self) -> Callable[[Any], np.ndarray | None]:
+        """What `push` tries first: None where a chunk is not for it."""
         engine, make = self.engine, getattr(self._run, "push_function", None)
         if make is None or len(engine.inputs) > len(engine.defaults) + 1:
             return _not_for_me
-        beside = engine.arrange(np.zeros((steps, self.batch, engine.features)), {})[1:]
-        return make(self._lock, self._one, beside, steps) or _not_for_me
+        beside = engine.arrange(np.zeros((max(1, self._room), self.batch, engine.features)), {})[1:]
+        return make(self._lock, self._one, beside, one=self._singly, several=self._room) or _not_for_me
 
     def push(self, chunk: Any, side: Mapping[str, Any] | None = None) -> np.ndarray:
         """The outputs of the next steps: [T, I] gives [T, H], and one step [I] gives [H]; with a batch of B, [B, T, I]
@@ -96,9 +106,7 @@ class Stream:
         out = np.empty((steps, self.batch, self.engine.output), self.engine.dtype)
         if steps:
             self._run(steps, inputs, out, None)
-        if self._room < steps <= LONGEST and self.batch == 1:
-            self._room = LONGEST
-            self._quick = self._quick_way(self._room)
+            self._expect(steps)
         width = self._out[-1]
         return out.swapaxes(0, 1).reshape((*one[:-1], steps, width) if several else self._out)
 

@@ -8,11 +8,13 @@ block    some sequences from their first step to their last (or back), in chunks
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from everloop.backends.llvm import tiles
 from everloop.backends.llvm.builder import Function, Word
 from everloop.backends.llvm.functions import FUNCTIONS, define
 from everloop.backends.llvm.functions import declarations as function_declarations
-from everloop.backends.llvm.layout import BLOCK_WORDS, DONE, Layout
+from everloop.backends.llvm.layout import BLOCK_WORDS, DONE, GRADS, Layout
 from everloop.backends.llvm.lower import Buffer, Program
 from everloop.backends.llvm.outers import write_outers
 from everloop.backends.llvm.pack import write_pack
@@ -27,7 +29,7 @@ def write(program: Program, numbers: Numbers, weight: str = "") -> str:
     """The module of a program. weight: the kind of number that weights are stored in, if another one."""
     layout = Layout(program, numbers, weight)
     block = Block(program, numbers, layout, weight)
-    functions = [write_pack(program, numbers, layout), block.write(), _run(layout)]
+    functions = [write_pack(program, numbers, layout), block.write(), _run(program, numbers, layout)]
     functions += [part.write() for part in block.shared]
     widths = sorted({group_vectors(one, group, numbers) for _, one in program.passes() for group in one.groups})
     functions += [tiles.product(width, numbers, weight) for width in widths]
@@ -41,7 +43,7 @@ def write(program: Program, numbers: Numbers, weight: str = "") -> str:
     return "\n".join([f"; {program.graph.name}", *sorted(head), "", *functions, _ATTRIBUTES, ""])
 
 
-def _run(layout: Layout) -> str:
+def _run(program: Program, numbers: Numbers, layout: Layout) -> str:
     f = Function("run", [("ptr", "args")], ATTRIBUTES)
     with f.when(f.compare("eq", layout.word(f, "ready"), 0)):
         f.do("call void @pack(ptr %args)")
@@ -57,7 +59,23 @@ def _run(layout: Layout) -> str:
     pool = layout.pointer(f, "pool")
     f.do(f"call void {pool}(ptr @block, ptr %args, i64 {count}, i64 {layout.word(f, 'threads')})")
     f.go(end)
+    if program.request.gradients:
+        _add_up(f, program.request.gradients, numbers, layout)
     return str(f)
+
+
+def _add_up(f: Function, size: int, numbers: Numbers, layout: Layout) -> None:
+    """The gradients of all blocks, in the place of the first one's."""
+    blocks = layout.pointer(f, "blocks")
+    with f.loop(1, layout.word(f, "count"), 1, "block") as block:
+        sums = f.load("ptr", f.at("i64", blocks, GRADS), "sums", 8)
+        more = f.load("ptr", f.at("i64", blocks, f.add(f.mul(block, BLOCK_WORDS), GRADS)), "more", 8)
+        whole, rest = divmod(size, numbers.lanes)
+        for first, count, lane in ((0, whole, Lane(f, numbers)), (whole, int(rest > 0), Lane(f, numbers, count=rest))):
+            with f.loop(first, first + count, 1, "v") as v:
+                target = f.at(numbers.scalar, sums, f.mul(v, numbers.lanes))
+                part = lane.load(f.at(numbers.scalar, more, f.mul(v, numbers.lanes)), "part")
+                lane.store(lane.compute("add", [lane.load(target, "sum"), part], "sum"), target)
 
 
 class Block:
@@ -78,6 +96,7 @@ class Block:
             first = f.mul(f.sub(f.sub(self.chunks, 1), number) if self.backwards else number, self.span)
             count = f.smaller(self.span, f.sub(self.steps, first), "steps")
             self.first = first
+            self._start_sums()
             if self.program.before or self.program.after or self.program.request.outers:
                 self.active = self._table(count)
             for one in self.program.before:
@@ -88,6 +107,7 @@ class Block:
                 write_pass(self, one, Rows("after", self.active))
             if self.program.request.outers:
                 write_outers(self, Rows("sums", self.active))
+            self._finish_sums()
         self._leave()
         return str(f)
 
@@ -111,7 +131,12 @@ class Block:
             name: f.at(self.scalar, self.scratch, layout.word(f, f"at:{name}"), name) for name in layout.areas
         }
         self.outer = {
-            name: (layout.pointer(f, f"outer:{name}"), layout.word(f, f"stride:{name}")) for name in layout.outer
+            name: (
+                layout.pointer(f, f"outer:{name}"),
+                layout.word(f, f"stride:{name}"),
+                layout.word(f, f"step:{name}"),
+            )
+            for name in layout.outer
         }
         self.stacks = {name: layout.pointer(f, f"stack:{name}") for name in layout.stacks}
         self._keep_regions()
@@ -120,6 +145,9 @@ class Block:
     def _begin(self) -> None:
         """The states before the first step."""
         f, layout = self.f, self.layout
+        if self.program.request.gradients:
+            size = self.program.request.gradients * self.bytes
+            f.do(f"call void @llvm.memset.p0.i64(ptr {self.grads}, i8 0, i64 {size}, i1 0)")
         for name, buffer in self.program.new.items():
             if not self.backwards:
                 self._states(name, buffer, "start", self.slot(buffer, 0), 0, self.rows)
@@ -171,17 +199,43 @@ class Block:
 
     def _copy(self, target: str, source: str, count: int) -> None:
         """Numbers, whole vectors first: most states are a few of them, and a call would cost more."""
-        f, lanes, kind = self.f, self.numbers.lanes, self.numbers.vector
+
+        def copy(lane: Lane, offset: Word) -> None:
+            value = lane.load(self.f.at(self.scalar, source, offset), "v")
+            lane.store(value, self.f.at(self.scalar, target, offset))
+
+        self._vectors(count, copy)
+
+    def _vectors(self, count: int, do: Callable[[Lane, Word], None]) -> None:
+        """For every vector of so many numbers: `do(lanes in use, number of the first)`."""
+        f, lanes = self.f, self.numbers.lanes
         whole, rest = divmod(count, lanes)
         if whole:
             with f.loop(0, whole, 1, "v") as v:
-                place = f.mul(v, lanes)
-                value = f.load(kind, f.at(self.scalar, source, place), "v", self.bytes)
-                f.store(kind, value, f.at(self.scalar, target, place), self.bytes)
+                do(Lane(f, self.numbers), f.mul(v, lanes))
         if rest:
-            lane = Lane(f, self.numbers, count=rest)
-            value = lane.load(f.at(self.scalar, source, whole * lanes), "v")
-            lane.store(value, f.at(self.scalar, target, whole * lanes))
+            do(Lane(f, self.numbers, count=rest), whole * lanes)
+
+    # Gradients of vectors: summed up for each chunk by itself, since a sum of few numbers keeps its digits.
+
+    def _start_sums(self) -> None:
+        size = self.layout.sums_size * self.bytes
+        if size:
+            self.f.do(f"call void @llvm.memset.p0.i64(ptr {self.areas['vector sums']}, i8 0, i64 {size}, i1 0)")
+
+    def _finish_sums(self) -> None:
+        f = self.f
+        for name, node in self.program.request.sums.items():
+            f.note(f"gradient of {name}")
+            part = f.at(self.scalar, self.areas["vector sums"], self.layout.sums[name])
+            whole = f.at(self.scalar, self.grads, self.program.request.places[name])
+
+            def add(lane: Lane, offset: Word, part: str = part, whole: str = whole) -> None:
+                place = f.at(self.scalar, whole, offset)
+                found = [lane.load(place, "sum"), lane.load(f.at(self.scalar, part, offset), "part")]
+                lane.store(lane.compute("add", found, "sum"), place)
+
+            self._vectors(self.program.width(node), add)
 
     # Time.
 
@@ -240,6 +294,7 @@ class Block:
                 k = f.add(begin, r)
                 f.store("i64", str(f.add(place, r)), f.at("i64", self.areas["table"], k), 8)
                 f.store("i64", str(f.add(outer, r)), f.at("i64", self.areas["table outer"], k), 8)
+                f.store("i64", str(t), f.at("i64", self.areas["table step"], k), 8)
             f.store("i64", str(f.add(begin, running)), total, 8)
         return f.load("i64", total, "active", 8)
 

@@ -121,6 +121,7 @@ def fingerprint(program: Program) -> str:
         lines.append(f"{title} {[(name, number[node]) for name, node in found.items()]}")
     lines += [f"sum {outer.matrix} {number[outer.rows]} {number[outer.columns]}" for outer in request.outers]
     lines += [f"input {name} {buffer.where} {buffer.width}" for name, buffer in request.inputs.items()]
+    lines += [f"gradients {request.gradients}"]
     lines += [f"place {name} {place}" for name, place in request.places.items()]
     for stack, members in graph.stacks.items():
         shapes = [(param.name, [program.length(size) for size in param.sizes], param.blocks) for param in members]

@@ -8,6 +8,7 @@ from functools import cached_property
 from math import lcm
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,13 @@ NOTHING: frozenset[str] = frozenset()
 
 
 class LlvmKernel:
-    """A cell as machine code, compiled when first called for."""
+    """A cell as machine code, compiled when first called for.
+
+    Where every step has all sequences, the arrays of forward, and so those of backward, may have three axes, [T, B, F],
+    in whatever order they lie in memory.
+    """
+
+    takes_steps = True
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int], dtype: str) -> None:
         self.graph, self.sizes, self.dtype = plan(graph).graph, dict(sizes), dtype
@@ -69,8 +76,8 @@ class LlvmKernel:
         engine = self._trained(wanted).forward if keep else self._inference
         like, batch = _like(inputs, states), _batch(states, batch_sizes)
         call = _Call(engine, like, parts(batch, get_num_threads()), batch, batch_sizes)
-        total = sum(batch_sizes)
-        outputs = {name: like.new_empty(total, buffer.width) for name, buffer in engine.program.outers.items()}
+        dims = inputs["x"].dim()
+        outputs = {name: _room(like, dims, batch_sizes, b.width) for name, b in engine.program.outers.items()}
         final = {name: like.new_empty(batch, buffer.width) for name, buffer in engine.program.new.items()}
         given = {name: array for name, array in inputs.items() if name in engine.program.inputs}
         kept = call.run({**given, **outputs}, states, final, weights)
@@ -78,7 +85,7 @@ class LlvmKernel:
             return outputs, final, {}
         training = self._trained(wanted)
         saved = {name: array for name, array in inputs.items() if name in training.inputs}
-        return outputs, final, saved | {KEPT: kept, CUT: like.new_empty(len(call.shape.blocks), batch, 0)}
+        return outputs, final, saved | {KEPT: kept, CUT: like.new_empty(len(call.shape.blocks), batch, dims, 0)}
 
     def backward(
         self,
@@ -91,24 +98,23 @@ class LlvmKernel:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         training = self._trained(wanted)
         engine, program = training.backward, training.backward.program
-        count, batch, _ = saved[CUT].shape
+        count, batch, dims, _ = saved[CUT].shape
         kept = saved[KEPT]
         call = _Call(engine, kept, count, batch, batch_sizes)
-        total = sum(batch_sizes)
         given = dict(saved) | {f"d:{name}": grad for name, grad in grads.items()}
         found: dict[str, Tensor] = {}
         for name, buffer in program.inputs.items():
             grad = given[name]
-            found[name] = kept.new_zeros(1, buffer.width).expand(total, -1) if grad is None else grad
-        made = {name: kept.new_empty(total, buffer.width) for name, buffer in program.outers.items()}
+            found[name] = _nothing(kept, dims, batch_sizes, buffer.width) if grad is None else grad
+        made = {name: _room(kept, dims, batch_sizes, b.width) for name, b in program.outers.items()}
         start, final = {}, {}
         for name, buffer in program.new.items():
             grad = final_grads[name.removeprefix("d:")]
             start[name] = kept.new_zeros(batch, buffer.width) if grad is None else grad
             final[name] = kept.new_empty(batch, buffer.width)
-        flat = kept.new_zeros(max(1, count), training.size)
+        flat = kept.new_empty(max(1, count), training.size)
         call.run({**found, **made}, start, final, weights, kept, flat)
-        whole = flat[0] if count <= 1 else flat.sum(0)
+        whole = flat[0] if count else flat[0].zero_()
         stacks = {}
         for stack, (place, shape) in training.stacks.items():
             stacks[stack] = whole[place : place + shape.numel()].view(shape)
@@ -185,6 +191,7 @@ class _Training:
                 sums={name: back.outputs[key] for name, key in found.vectors.items()},
                 outers=tuple(outers),
                 places=places,
+                gradients=self.size,
             )
         )
 
@@ -207,7 +214,10 @@ class _Shape:
         for k, ((begin, count), steps) in enumerate(zip(blocks, long, strict=True)):
             words = [begin, count, steps, (self.packed + k * size) * item, sum(kept[:k]) * item]
             self.record.extend([*words, *[0] * (BLOCK_WORDS - len(words))])
-        self.batch_sizes, self.offsets = steps_of(tuple(batch_sizes))
+        # Where every step has all sequences, the words of each array say how far apart its steps are.
+        self.full = batch_sizes[0] if batch_sizes and batch_sizes[0] == batch_sizes[-1] else 0
+        self.batch_sizes, offsets = steps_of(tuple(batch_sizes))
+        self.offsets = np.zeros_like(offsets) if self.full else offsets
         values = dict.fromkeys(layout.words, 0) | {
             "batch_sizes": self.batch_sizes.ctypes.data,
             "offsets": self.offsets.ctypes.data,
@@ -262,9 +272,10 @@ class _Call:
             self.threads if self.engine.program.request.shared else min(self.threads, len(shape.blocks))
         )
         alive = []
-        for name, place, stride in layout.outer_words:
+        for name, place, stride, step in layout.outer_words:
             rows = _rows(outer[name])
-            words[place], words[stride] = rows.data_ptr(), rows.stride(0)
+            words[place], words[stride] = rows.data_ptr(), rows.stride(-2)
+            words[step] = rows.stride(0) if rows.dim() == 3 else shape.full * rows.stride(0)
             alive.append(rows)
         for name, first, last in layout.state_words:
             given = start[name].contiguous()
@@ -283,6 +294,19 @@ SHARED_ROWS = 1
 
 SHAPES = 64
 """Lengths of sequences that a program remembers."""
+
+
+def _room(like: Tensor, dims: int, batch_sizes: Sequence[int], width: int) -> Tensor:
+    """Room for a value of every row: [N, F], or, for arrays of three axes, [T, B, F], in memory batch first."""
+    if dims == 2:
+        return like.new_empty(sum(batch_sizes), width)
+    return like.new_empty(batch_sizes[0] if batch_sizes else 0, len(batch_sizes), width).transpose(0, 1)
+
+
+def _nothing(like: Tensor, dims: int, batch_sizes: Sequence[int], width: int) -> Tensor:
+    """Zeros, one row of them for all."""
+    rows = (sum(batch_sizes),) if dims == 2 else (len(batch_sizes), batch_sizes[0] if batch_sizes else 0)
+    return like.new_zeros(width).expand(*rows, width)
 
 
 def _rows(array: Tensor) -> Tensor:

@@ -69,17 +69,19 @@ class Layout:
         }
         self.stacks = tuple(program.graph.stacks)
         self.places = _stack_places(program)
+        self.sums, self.sums_size = self._sums()
         self.areas = self._areas()
         self.scales: dict[tuple[int, int], int] = {}
         self.weight_count = 0
         self.panels, self.once, self.packed_size = self._packed()
         names = ["blocks", "batch_sizes", "offsets", "packed", "ready", "count", "threads", "pool", "span", "index"]
-        names += [f"{part}:{name}" for name in self.outer for part in ("outer", "stride")]
+        names += [f"{part}:{name}" for name in self.outer for part in ("outer", "stride", "step")]
         names += [f"{part}:{name}" for name in program.new for part in ("start", "final", "step start", "step final")]
         names += [f"stack:{name}" for name in self.stacks]
         names += [f"at:{name}" for name in self.areas]
         self.words = {name: place for place, name in enumerate(names)}
-        self.outer_words = [(n, self.words[f"outer:{n}"], self.words[f"stride:{n}"]) for n in self.outer]
+        parts = ("outer", "stride", "step")
+        self.outer_words = [(n, *(self.words[f"{part}:{n}"] for part in parts)) for n in self.outer]
         self.state_words = [(n, self.words[f"start:{n}"], self.words[f"final:{n}"]) for n in program.new]
         self.stack_words = [(n, self.words[f"stack:{n}"]) for n in self.stacks]
 
@@ -111,6 +113,7 @@ class Layout:
         areas = {
             "table": Area(per_chunk_row=words),
             "table outer": Area(per_chunk_row=words),
+            "table step": Area(per_chunk_row=words),
             "tile": Area(fixed=MOST_ROWS * MOST_VECTORS * lanes * self.most_groups),
             "rows": Area(per_chunk_row=words * self._most_segments()),
         }
@@ -123,6 +126,8 @@ class Layout:
                     areas[f"step:{self.area(buffer)}"] = Area(per_row=buffer.width)
                 if buffer.where == "chunk":
                     areas[f"chunk:{self.area(buffer)}"] = Area(per_chunk_row=buffer.width)
+        if self.sums:
+            areas["vector sums"] = Area(fixed=self.sums_size)
         sums = max((len(one.reductions) for _, one in program.passes() if one.groups), default=0)
         if sums:
             areas["sums"] = Area(per_chunk_row=sums * lanes)
@@ -132,6 +137,14 @@ class Layout:
         if program.request.outers:
             areas["packed columns"] = Area(per_chunk_row=outer_vectors(self.numbers) * lanes)
         return areas
+
+    def _sums(self) -> tuple[dict[str, int], int]:
+        """Where the gradients of vectors are added up for one chunk, and the size of all."""
+        places, end = {}, 0
+        for name, node in self.program.request.sums.items():
+            places[name] = end
+            end += rounded(self.program.width(node))
+        return places, end
 
     @property
     def outer_rows(self) -> list[tuple[Expr, int]]:

@@ -106,8 +106,9 @@ class Request:
     backwards: from the last step to the first. inputs: those not given in arrays of the caller, but kept by the
     forward program. outer, keep: values to put into arrays of the caller, and to keep. sums: values to be added up
     over rows and steps, by the vector they are the gradient of. outers: gradients of matrices. places: where in one
-    array the gradient of each parameter begins. shared: the units of a step are computed by several threads.
-    single: steps come one by one, so that nothing is gained by products of the inputs worked out before.
+    array the gradient of each parameter begins; gradients: how long that array is. shared: the units of a step are
+    computed by several threads. single: steps come one by one, so that nothing is gained by products of the inputs
+    worked out before.
     """
 
     graph: Graph
@@ -119,6 +120,7 @@ class Request:
     sums: Mapping[str, Expr] = field(default_factory=dict)
     outers: tuple[Outer, ...] = ()
     places: Mapping[str, int] = field(default_factory=dict)
+    gradients: int = 0
     shared: bool = False
     single: bool = False
 

@@ -56,8 +56,7 @@ output:
   %axes.at = getelementptr %array, ptr %in, i64 0, i32 $array_axes
   %axes = load i32, ptr %axes.at
   %count = zext i32 %axes to i64
-  %usual = call i64 @number(ptr %record, i64 $axes)
-  %one = icmp eq i64 %count, %usual
+  %one = icmp eq i64 %steps, 1
   %one.call = getelementptr i64, ptr %record, i64 $one
   %several.call = getelementptr i64, ptr %record, i64 $several
   %call = select i1 %one, ptr %one.call, ptr %several.call
@@ -99,7 +98,7 @@ look:
   br i1 %free, label %run, label %busy
 
 run:
-  call void @go(ptr %record, ptr %call, i64 %steps, ptr %x.data, ptr %y.data)
+  call void @go(ptr %call, i64 %steps, ptr %x.data, ptr %y.data)
   br label %done
 
 share:
@@ -118,7 +117,7 @@ apart:
   %leave = call ptr @word(ptr %record, i64 $PyEval_SaveThread)
   %return = call ptr @word(ptr %record, i64 $PyEval_RestoreThread)
   %thread = call ptr %leave()
-  call void @go(ptr %record, ptr %call, i64 %steps, ptr %x.data, ptr %y.data)
+  call void @go(ptr %call, i64 %steps, ptr %x.data, ptr %y.data)
   call void %return(ptr %thread)
   %ask.last = call ptr @word(ptr %record, i64 $PyObject_CallNoArgs)
   %unlock = call ptr @word(ptr %record, i64 $unlock)
@@ -202,7 +201,7 @@ none:
   ret i64 0
 }
 
-define internal void @go(ptr %record, ptr %call, i64 %steps, ptr %x, ptr %y) alwaysinline {
+define internal void @go(ptr %call, i64 %steps, ptr %x, ptr %y) alwaysinline {
   %x.at = call ptr @word(ptr %call, i64 $call_x)
   %y.at = call ptr @word(ptr %call, i64 $call_y)
   %steps.at = call ptr @word(ptr %call, i64 $call_steps)
@@ -210,7 +209,7 @@ define internal void @go(ptr %record, ptr %call, i64 %steps, ptr %x, ptr %y) alw
   store ptr %x, ptr %x.at
   store ptr %y, ptr %y.at
   store i64 %steps, ptr %steps.at
-  %kernel = call ptr @word(ptr %record, i64 $kernel)
+  %kernel = call ptr @word(ptr %call, i64 $call_kernel)
   call void %kernel(ptr %words)
   ret void
 }

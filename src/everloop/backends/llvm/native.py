@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -32,12 +32,14 @@ Push = Callable[[Any], "np.ndarray | None"]
 
 @dataclass(frozen=True)
 class Call:
-    """A run of the kernel that is ready but for its arrays.
+    """A run of a kernel that is ready but for its arrays.
 
-    words: of the call. x, y: the places of the words that point to the inputs and the outputs; x is -1 where no inputs
-    are read. steps: the word that says how many steps there are. room: how many there can be.
+    kernel: the address of the code. words: of the call. x, y: the places of the words that point to the inputs and the
+    outputs; x is -1 where no inputs are read. steps: the word that says how many steps there are. room: how many there
+    can be.
     """
 
+    kernel: int
     words: np.ndarray
     x: int
     y: int
@@ -58,35 +60,35 @@ class Chunks:
 
 
 def push_function(
-    kernel: int, chunks: Chunks, calls: Sequence[Call], lock: threading.Lock, kept: tuple[Any, ...]
+    chunks: Chunks, one: Call | None, several: Call | None, lock: threading.Lock, kept: tuple[Any, ...]
 ) -> Push | None:
     """push(x), or None where there can be none.
 
-    kernel: the address of the code. calls: for one step, and perhaps for several. lock: whoever has it has the stream.
-    kept: all that the words of the calls point to.
+    one, several: what runs one step, and several; None: it is not for them. lock: whoever has it has the stream. kept:
+    all that the words of the calls point to.
     """
-    if not available():
+    longest = several or one
+    if longest is None or not available():
         return None
-    code, one, several = _code(), calls[0], calls[-1]
+    code, unused = _code(), np.zeros(1, np.int64)
     objects = np.ndarray, chunks.dtype, None, False, lock.locked, lock.acquire, lock.release
     record = np.zeros(len(_FIELDS), np.int64)
-    unused = np.zeros(1, np.int64)
     facts = {
         **dict(zip(_OBJECTS, map(id, objects), strict=True)),
         **_functions(),
-        **_call_words("one", one, unused),
-        **_call_words("several", several, unused),
-        "kernel": kernel,
-        "axes": len(chunks.shape),
+        **_call_words("one", one or longest, unused),
+        **_call_words("several", longest, unused),
+        # No array has -1 axes.
+        "axes": len(chunks.shape) if one else -1,
         "first": chunks.shape[0],
         "features": chunks.shape[-1],
         "width": chunks.width,
         "held": chunks.held,
-        "room": several.room if several is not one else 0,
+        "room": longest.room,
     }
     for place, name in enumerate(_FIELDS):
         record[place] = facts[name]
-    return _maker()(ctypes.addressof(code.definition), record, (code, objects, calls, unused, kernel, *kept))
+    return _maker()(ctypes.addressof(code.definition), record, (code, objects, one, several, unused, *kept))
 
 
 def address(array: np.ndarray) -> int:
@@ -103,6 +105,7 @@ def _call_words(name: str, call: Call, unused: np.ndarray) -> dict[str, int]:
     begin, size = address(call.words), call.words.itemsize
     x = address(unused) if call.x < 0 else begin + call.x * size
     return {
+        f"{name}_kernel": call.kernel,
         f"{name}_words": begin,
         f"{name}_x": x,
         f"{name}_y": begin + call.y * size,
@@ -122,13 +125,13 @@ _PYTHON = (
 # In NumPy's table, at places that are the same in all its versions.
 _NUMPY = {"PyArray_NewFromDescr": 94, "PyArray_FromArray": 109}
 _NDARRAY = 2
-_CALL = ("words", "x", "y", "steps")
+_CALL = ("kernel", "words", "x", "y", "steps")
 _FIELDS = (
     *_OBJECTS,
     *_PYTHON,
     *_NUMPY,
     *(f"{call}_{word}" for call in ("one", "several") for word in _CALL),
-    *("kernel", "axes", "first", "features", "width", "held", "room"),
+    *("axes", "first", "features", "width", "held", "room"),
 )
 
 # Fields of an array that the code reads, and what its flags say when numbers lie in order and where they should; what
@@ -188,8 +191,8 @@ def _source() -> str:
         places,
         **{f"array_{name}": place for name, place in _ARRAY.items()},
         **{f"call_{name}": place for place, name in enumerate(_CALL)},
-        one=places["one_words"],
-        several=places["several_words"],
+        one=places[f"one_{_CALL[0]}"],
+        several=places[f"several_{_CALL[0]}"],
         GAPLESS=_GAPLESS,
         CONVERTED=_CONVERTED,
     )

@@ -41,9 +41,10 @@ def row_pointer(block: Block, rows: Rows, node: Expr, buffer: Buffer, i: Word, *
     f, width, scalar = block.f, buffer.width, block.numbers.scalar
     listed = rows.phase != "loop"
     if buffer.where == "outer":
-        base, stride = block.outer[buffer.name]
+        base, stride, step = block.outer[buffer.name]
         number = _entry(block, "table outer", i) if listed else f.add(rows.outer, i)
-        return f.at(scalar, base, f.mul(number, stride), buffer.name)
+        t = _entry(block, "table step", i) if listed else rows.step
+        return f.at(scalar, base, f.add(f.mul(number, stride), f.mul(t, step)), buffer.name)
     if buffer.where == "step":
         return f.at(scalar, block.areas[f"step:{block.layout.area(buffer)}"], f.mul(i, width), buffer.name)
     if buffer.where == "chunk":
@@ -179,8 +180,8 @@ class _Writer:
                 self._tile_rows(begin, count, f.mul(j, units), f.mul(head, width), whole, tail, units, places)
 
     def _to_and_fro(self, number: Word, first: Word, last: Word) -> Word:
-        """Every other step goes the other way: it begins with the weights that are still in the cache. So do calls of one
-        step each, but where sums would come in another order: one step has one result.
+        """Every other step goes the other way: it begins with the weights that are still in the cache. So do calls of
+        one step each, but where sums would come in another order: one step has one result.
         """
         f = self.f
         if self.rows.phase == "after":
@@ -414,9 +415,8 @@ class _Writer:
             for buffer in self._written(node):
                 lane.store(value(node), f.at(self.numbers.scalar, pointers[node, buffer], offset))
         for name, node in self.sums:
-            place = f.at(
-                self.numbers.scalar, self.block.grads, f.add(program.request.places[name], offset), f"d_{name}"
-            )
+            whole = self.block.areas["vector sums"]
+            place = f.at(self.numbers.scalar, whole, f.add(self.block.layout.sums[name], offset), f"d_{name}")
             lane.store(lane.compute("add", [lane.load(place, "sum"), value(node)], "sum"), place)
 
     def _leaf(
