@@ -166,13 +166,12 @@ class _Compiled:
         weights: Mapping[str, Tensor],
         batch_sizes: tuple[int, ...],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        given = inputs if self.takes_steps else _flat(inputs)
         try:
-            if self.takes_steps:
-                return self._run(inputs, states, weights, batch_sizes)
+            outputs, final = self._run(given, states, weights, batch_sizes)
         except _Replaced:
-            pass
-        outputs, final = self._run(_flat(inputs), states, weights, batch_sizes)
-        return _shaped(outputs, inputs), final
+            return self(inputs, states, weights, batch_sizes)
+        return outputs if given is inputs else _shaped(outputs, inputs), final
 
     def _run(
         self,
