@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from everloop import backends, cells
 from everloop.backends import Kernel
 from everloop.backends.llvm import kernel as torch_kernel
 from everloop.backends.llvm import step as numpy_step
+from everloop.backends.llvm.memory import SMALL, take
 from everloop.backends.llvm.step import LlvmStep
 from everloop.backends.reference import ReferenceKernel
 from everloop.nn import Recurrent
@@ -36,7 +38,6 @@ from everloop.testing import FLOAT32, FUNCTION, KERNEL, SAME, Drawn, Trial, asse
 LINUX = sys.platform == "linux"
 FEW = ("lstm", "mogrifier_lstm", "layernorm_gru", "mingru", "gru_d")
 
-# What the reference's numbers are: as wide as a cell's, in the same place for every test.
 SIZES = {"input": 5, "hidden": 7}
 
 
@@ -99,6 +100,24 @@ def test_nothing_beyond_an_array_is_touched_and_nothing_unwritten_is_read(
             trial = Trial(sizes, idle=1, dtype=dtype)
             check_kernel(Fenced(kernel, monkeypatch), recurrence.graph, recurrence.sizes, trial)
     torch.set_num_threads(1)
+
+
+def test_memory_that_is_used_again_is_lent_to_one_at_a_time() -> None:
+    like = torch.empty(0)
+
+    def borrow(number: int) -> bool:
+        numbers, same = np.random.default_rng(number), True
+        held: list[tuple[float, Tensor]] = []
+        for k in range(60):
+            mark = float(100 * number + k)
+            held.append((mark, take(int(numbers.integers(SMALL // 4 + 1, 3 * SMALL)), like).fill_(mark)))
+            if len(held) > 3:
+                mark, piece = held.pop(int(numbers.integers(4)))
+                same = same and piece.data_ptr() % 64 == 0 and bool((piece == mark).all())
+        return same
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(borrow, range(4)))
 
 
 def resident() -> int:

@@ -32,6 +32,14 @@ def engine(cell: str = "lstm", hidden: int = SHORT, dtype: Any = np.float32) -> 
     return Engine(graph, sizes, weights, dtype)
 
 
+def pushed(engine: Engine, batch: int = 1) -> Stream:
+    """A stream that has its quick way for one step, which comes with the first one."""
+    made = Stream.of(engine, batch)
+    made.push(np.zeros(made._one))
+    made.reset()
+    return made
+
+
 def general(stream: Stream, chunk: Any) -> np.ndarray:
     """What a stream without a quick way gives."""
     plain = Stream.of(stream.engine, stream.batch)
@@ -41,7 +49,7 @@ def general(stream: Stream, chunk: Any) -> np.ndarray:
 
 @pytest.fixture
 def stream() -> Stream:
-    return Stream.of(engine())
+    return pushed(engine())
 
 
 @pytest.fixture
@@ -66,7 +74,7 @@ class TestNumbers:
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize("hidden", [3, 17])
     def test_of_a_step(self, cell: str, dtype: Any, hidden: int) -> None:
-        made = Stream.of(engine(cell, hidden, dtype))
+        made = pushed(engine(cell, hidden, dtype))
         for row in np.random.default_rng(0).normal(size=(4, 3)).astype(dtype):
             expected, y = general(made, row), made._quick(row)
             assert y is not None
@@ -76,7 +84,7 @@ class TestNumbers:
             assert y.flags.writeable
 
     def test_of_several_sequences(self) -> None:
-        made = Stream.of(engine(), 5)
+        made = pushed(engine(), 5)
         for rows in np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32):
             expected, y = general(made, rows), made._quick(rows)
             assert y is not None
@@ -91,7 +99,7 @@ class TestNumbers:
         assert_close(np.concatenate([first, *(np.atleast_2d(y) for y in ys)]), whole, FLOAT32)
 
     def test_of_a_long_step(self) -> None:
-        made = Stream.of(engine(hidden=LONG))
+        made = pushed(engine(hidden=LONG))
         for row in np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32):
             expected, y = general(made, row), made._quick(row)
             assert y is not None
@@ -184,7 +192,7 @@ class TestOthers:
         assert (stream._array == before).all()
 
     def test_a_batch_of_another_size(self) -> None:
-        made = Stream.of(engine(), 2)
+        made = pushed(engine(), 2)
         assert [made._quick(np.zeros(shape, np.float32)) for shape in ((3,), (1, 3), (3, 3), (2, 4), (2, 1, 3))] == [
             None
         ] * 5
@@ -242,7 +250,7 @@ class TestReferences:
 
     @pytest.mark.parametrize("hidden", [SHORT, LONG])
     def test_nothing_is_kept(self, hidden: int) -> None:
-        made = Stream.of(engine(hidden=hidden))
+        made = pushed(engine(hidden=hidden))
         given = [np.ones(3, np.float32), np.ones(3), np.ones((4, 3), np.float32), np.ones(5)]
         for one in given[:3]:
             made.push(one)
@@ -262,7 +270,7 @@ class TestReferences:
 
 class TestLife:
     def test_a_function_outlives_its_stream(self, x: np.ndarray) -> None:
-        made = Stream.of(engine())
+        made = pushed(engine())
         expected, quick = general(made, x), made._quick
         gone = weakref.ref(made)
         del made
@@ -288,10 +296,10 @@ class TestLife:
 
     def test_an_open_stream_is_its_state_and_little_else(self) -> None:
         shared = engine(hidden=64)
-        Stream.of(shared)
+        pushed(shared)
         tracemalloc.start()
         try:
-            streams = [Stream.of(shared) for _ in range(100)]
+            streams = [pushed(shared) for _ in range(100)]
             each = tracemalloc.get_traced_memory()[0] / len(streams)
         finally:
             tracemalloc.stop()
@@ -326,7 +334,7 @@ class TestLife:
 class TestThreads:
     @pytest.mark.parametrize("hidden", [SHORT, LONG])
     def test_a_stream_that_somebody_has(self, hidden: int) -> None:
-        made, row = Stream.of(engine(hidden=hidden)), np.ones(3, np.float32)
+        made, row = pushed(engine(hidden=hidden)), np.ones(3, np.float32)
         before = made._array.copy()
         with made._lock:
             assert made._quick(row) is None

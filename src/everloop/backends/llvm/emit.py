@@ -19,7 +19,7 @@ from everloop.backends.llvm.lower import Buffer, Program
 from everloop.backends.llvm.outers import write_outers
 from everloop.backends.llvm.pack import write_pack
 from everloop.backends.llvm.passes import Rows, write_pass, write_share
-from everloop.backends.llvm.tiles import ATTRIBUTES, MOST_ROWS, MOST_VECTORS, group_vectors
+from everloop.backends.llvm.tiles import ATTRIBUTES, MOST_ROWS, MOST_VECTORS
 from everloop.backends.llvm.vectors import Lane, Numbers, declarations
 
 _ATTRIBUTES = 'attributes #0 = { nounwind "no-trapping-math"="true" "min-legal-vector-width"="512" }'
@@ -31,16 +31,28 @@ def write(program: Program, numbers: Numbers, weight: str = "") -> str:
     block = Block(program, numbers, layout, weight)
     functions = [write_pack(program, numbers, layout), block.write(), _run(program, numbers, layout)]
     functions += [part.write() for part in block.shared]
-    widths = sorted({group_vectors(one, group, numbers) for _, one in program.passes() for group in one.groups})
-    functions += [tiles.product(width, numbers, weight) for width in widths]
-    if program.request.outers:
-        functions.append(tiles.outer(numbers))
     head = set(declarations(numbers))
     ops = sorted({node.op for node in program.nodes if node.op in FUNCTIONS})
     for kind in (numbers.vector, numbers.scalar):
         head |= function_declarations(ops, kind)
         functions += [define(op, kind) for op in ops]
-    return "\n".join([f"; {program.graph.name}", *sorted(head), "", *functions, _ATTRIBUTES, ""])
+    return _module(program.graph.name, sorted(head), functions)
+
+
+def write_tile(name: str, numbers: Numbers, weight: str = "") -> str:
+    """The module of one kind of tile, which the programs of all cells share: see `Layout.tiles`."""
+    match name.split():
+        case ["product", vectors]:
+            function = tiles.product(int(vectors), numbers, weight)
+        case ["outer"]:
+            function = tiles.outer(numbers)
+        case _:
+            function = tiles.square(numbers)
+    return _module(name, declarations(numbers), [function])
+
+
+def _module(name: str, declared: list[str], functions: list[str]) -> str:
+    return "\n".join([f"; {name}", *declared, "", *functions, _ATTRIBUTES, ""])
 
 
 def _run(program: Program, numbers: Numbers, layout: Layout) -> str:
@@ -125,6 +137,7 @@ class Block:
         )
         self.sizes, self.offsets = layout.pointer(f, "batch_sizes"), layout.pointer(f, "offsets")
         self.packed = layout.pointer(f, "packed")
+        self.tiles = {name: layout.pointer(f, f"tile:{name}") for name in layout.tiles}
         self.span = layout.word(f, "span")
         self.chunks = f.ceil_div(self.steps, self.span)
         self.areas = {

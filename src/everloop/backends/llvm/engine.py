@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from everloop.backends.llvm.emit import write
-from everloop.backends.llvm.jit import library
+from everloop.backends.llvm.emit import write, write_tile
+from everloop.backends.llvm.jit import Address, library
 from everloop.backends.llvm.layout import Layout
 from everloop.backends.llvm.lower import Program, Request
 from everloop.backends.llvm.machine import host
@@ -47,6 +47,9 @@ class Engine:
         self.program = Program(request)
         self.layout = Layout(self.program, self.numbers, weight)
         self.library = library(f"{fingerprint(self.program)} {dtype} {weight}", self.source)
+        self._tiles = {
+            name: tile(name, dtype, weight if name.startswith("product") else "") for name in self.layout.tiles
+        }
         self.shapes: dict[Any, Any] = {}
         call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.run_at, self.pack_at = call(self.library.address("run")), call(self.library.address("pack"))
@@ -67,7 +70,15 @@ class Engine:
         made = np.empty(len(self.layout.words), np.int64)
         for name, place in self.layout.words.items():
             made[place] = values[name]
+        for name, address in self._tiles.items():
+            made[self.layout.words[f"tile:{name}"]] = address
         return made
+
+
+def tile(name: str, dtype: str, weight: str) -> Address:
+    """The code of a kind of tile: the same for all programs of one type."""
+    numbers = numbers_of(dtype)
+    return library(f"{name} {dtype} {weight}", lambda: write_tile(name, numbers, weight)).address("tile")
 
 
 def source(graph: Graph, sizes: Mapping[str, int], dtype: str = "float32") -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from everloop.backends._narrow import BYTES
 from everloop.backends.llvm.builder import Function, Word
 from everloop.backends.llvm.lower import Buffer, Pass, Program
-from everloop.backends.llvm.tiles import MOST_ROWS, MOST_VECTORS, OUTER_ROWS, outer_vectors, units_of
+from everloop.backends.llvm.tiles import MOST_ROWS, MOST_VECTORS, OUTER_ROWS, group_vectors, outer_vectors, units_of
 from everloop.backends.llvm.vectors import Numbers
 from everloop.lang.expr import Expr
 
@@ -70,11 +70,13 @@ class Layout:
         self.stacks = tuple(program.graph.stacks)
         self.places = _stack_places(program)
         self.sums, self.sums_size = self._sums()
+        self.tiles = self._tiles()
         self.areas = self._areas()
         self.scales: dict[tuple[int, int], int] = {}
         self.weight_count = 0
         self.panels, self.once, self.packed_size = self._packed()
         names = ["blocks", "batch_sizes", "offsets", "packed", "ready", "count", "threads", "pool", "span", "index"]
+        names += [f"tile:{name}" for name in self.tiles]
         names += [f"{part}:{name}" for name in self.outer for part in ("outer", "stride", "step")]
         names += [f"{part}:{name}" for name in program.new for part in ("start", "final", "step start", "step final")]
         names += [f"stack:{name}" for name in self.stacks]
@@ -106,6 +108,13 @@ class Layout:
         """What `rounded(rows * steps * width)` is, while the program runs."""
         count = f.add(f.mul(f.mul(rows, steps), width), ALIGNED - 1)
         return f.add(f.let(f"and i64 {count}, {-ALIGNED}", "size"), APART)
+
+    def _tiles(self) -> tuple[str, ...]:
+        """The kinds of tiles that the program calls: products of so many vectors, outer products, squares."""
+        passes = [one for _, one in self.program.passes()]
+        widths = sorted({group_vectors(one, group, self.numbers) for one in passes for group in one.groups})
+        products = tuple(f"product {width}" for width in widths)
+        return (*products, "square", *(["outer"] if self.program.request.outers else []))
 
     def _areas(self) -> dict[str, Area]:
         program, lanes = self.program, self.numbers.lanes

@@ -117,9 +117,8 @@ class _Writer:
         target = f.at(numbers.scalar, self.block.grads, self.program.request.places[outer.matrix], "d")
         with f.loop(0, groups, 1, "units") as j:
             a = self._packed(packed, f.add(f.mul(head, groups), j), 0)
-            f.do(
-                f"call void @outer(ptr {a}, ptr {self.block.areas['packed columns']}, i64 {self.rows.count}, ptr {acc})"
-            )
+            b, tile = self.block.areas["packed columns"], self.block.tiles["outer"]
+            f.do(f"call void {tile}(ptr {a}, ptr {b}, i64 {self.rows.count}, ptr {acc})")
             unit = f.mul(j, OUTER_ROWS)
             with f.loop(0, f.smaller(OUTER_ROWS, f.sub(height, unit)), 1, "r") as r:
                 row = f.add(f.add(f.mul(head, height), unit), r)

@@ -47,6 +47,7 @@ class _Panel:
         stacks: dict[str, str],
     ) -> None:
         self.f, self.numbers, self.target = f, numbers, target
+        self.square = layout.pointer(f, "tile:square")
         self.group, self.segment, self.panel = group, segment, panel
         self.units = units_of(one, numbers)
         self.blocks = one.blocks
@@ -85,7 +86,8 @@ class _Panel:
         squares = f.let(f"and i64 {count}, {-lanes}", "squares") if isinstance(count, str) else count - count % lanes
         if whole:
             with f.loop(0, squares, lanes, "unit") as unit, f.loop(0, whole, lanes, "k") as k:
-                self._square(*self._places(array, columns, row, unit, k, start))
+                source, target, apart, step = self._places(array, columns, row, unit, k, start)
+                f.do(f"call void {self.square}(ptr {source}, i64 {apart}, ptr {target}, i64 {step})")
         for begin, end, from_k in ((0, squares, whole), (squares, count, 0)):
             with f.loop(begin, end, 1, "unit") as unit, f.loop(from_k, length, 1, "k") as k:
                 source, target = self._places(array, columns, row, unit, k, start)[:2]
@@ -102,26 +104,6 @@ class _Panel:
     def _move(self, source: str, target: str) -> None:
         f, numbers = self.f, self.numbers
         f.store(numbers.scalar, f.load(numbers.scalar, source, "w", numbers.bytes), target, numbers.bytes)
-
-    def _square(self, source: str, target: str, columns: int, step: int) -> None:
-        """As many rows as a vector has lanes, transposed: blocks of 1, 2, 4 ... change places with each other."""
-        f, numbers, kind, lanes = self.f, self.numbers, self.numbers.vector, self.numbers.lanes
-        rows = [f.load(kind, f.at(numbers.scalar, source, r * columns), "w", numbers.bytes) for r in range(lanes)]
-        distance = 1
-        while distance < lanes:
-            for r in (r for r in range(lanes) if not r & distance):
-                a, b = rows[r], rows[r + distance]
-                low = [j if not j & distance else lanes + j - distance for j in range(lanes)]
-                high = [j + distance if not j & distance else lanes + j for j in range(lanes)]
-                rows[r], rows[r + distance] = self._mixed(a, b, low), self._mixed(a, b, high)
-            distance *= 2
-        for k, row in enumerate(rows):
-            f.store(kind, row, f.at(numbers.scalar, target, k * step), numbers.bytes)
-
-    def _mixed(self, a: str, b: str, places: list[int]) -> str:
-        kind = self.numbers.vector
-        mask = ", ".join(f"i32 {place}" for place in places)
-        return self.f.let(f"shufflevector {kind} {a}, {kind} {b}, <{len(places)} x i32> <{mask}>", "w")
 
     def _rows(self, array: str, columns: int, head: Word, first: Word, count: Word, start: str) -> None:
         """Units are columns of the matrix: they lie side by side already."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from everloop.backends.llvm.builder import Word
 from everloop.backends.llvm.lower import Buffer, Pass
-from everloop.backends.llvm.tiles import MOST_ROWS, MOST_VECTORS, group_vectors, product_name, rows_of, units_of
+from everloop.backends.llvm.tiles import MOST_ROWS, MOST_VECTORS, group_vectors, rows_of, units_of
 from everloop.backends.llvm.vectors import Lane, unit_vector
 from everloop.lang.expr import Expr
 
@@ -236,7 +236,7 @@ class _Writer:
                 size = segment.length * vectors * self.numbers.lanes
                 weights = self._panel(found.place, f.mul(panel, size))
                 f.do(
-                    f"call void @{product_name(vectors, block.weight)}(i64 {count}, ptr {rows}, ptr {weights}, "
+                    f"call void {block.tiles[f'product {vectors}']}(i64 {count}, ptr {rows}, ptr {weights}, "
                     f"i64 {segment.length}, ptr {self._tile(g)}, i1 {int(k > 0)})"
                 )
 

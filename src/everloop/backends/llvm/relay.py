@@ -40,15 +40,16 @@ class _Panel:
         """Hold the same weights as another one, which may lie otherwise."""
         blocks, groups, length, span = self.weights.shape
         whole = np.zeros((blocks, groups * span, length), self.weights.dtype)
-        whole[:, : self.width] = other.rows
+        whole[:, : self.width] = other.rows.reshape(blocks, self.width, length)
         self.weights[:] = whole.reshape(blocks, groups, span, length).swapaxes(2, 3)
         self.scale[:] = other.scale
 
     @property
     def rows(self) -> np.ndarray:
-        """[blocks, units, K]."""
+        """[units, K]: the rows of a matrix may fall into blocks for one program, and lie together for the other."""
         blocks, groups, length, span = self.weights.shape
-        return self.weights.swapaxes(2, 3).reshape(blocks, groups * span, length)[:, : self.width]
+        whole = self.weights.swapaxes(2, 3).reshape(blocks, groups * span, length)
+        return whole[:, : self.width].reshape(-1, length)
 
 
 def _panels(layout: Layout, packed: np.ndarray) -> Iterator[_Panel]:

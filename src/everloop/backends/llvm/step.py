@@ -180,6 +180,8 @@ class _Bound:
             # What x and y are follows with each call.
             memory.point(memory.room, (beside[0] if beside else memory.words, *beside), memory.words, None)
             calls["one" if memory.room == 1 else "several"] = memory.call
+        # The calls that made the caller ask for it were the last of their kind: their memory can go.
+        self._idle.clear()
         chunks = Chunks(self.step.dtype, shape, self.step.output, held)
         return push_function(chunks, calls.get("one"), calls.get("several"), lock, (self, beside, memories))
 

@@ -1,4 +1,4 @@
-"""The two inner loops of every kernel, a tile of results in registers each:
+"""The two inner loops of every kernel, a tile of results in registers each, and how weights are turned for them:
 
     product   some rows of a sequence times a panel of weights       acc[r][v] (+)= sum over k of a_r[k] * panel[k][v]
     outer     the sum of the outer products of two packed histories  acc[m][v]   = sum over i of a[i][m] * b[i][v]
@@ -49,22 +49,17 @@ def units_of(one: Pass, numbers: Numbers) -> int:
 
 
 def product(vectors: int, numbers: Numbers, weight: str = "") -> str:
-    """`void product(rows, ptr* a, panel, K, acc, more)`: a are pointers to the rows; with `more` the sums that acc
-    holds are gone on with.
+    """`void tile(rows, ptr* a, panel, K, acc, more)`: a are pointers to the rows; with `more` the sums that acc holds
+    are gone on with.
     """
-    name = product_name(vectors, weight)
     params = [("i64", "rows"), ("ptr", "a"), ("ptr", "panel"), ("i64", "K"), ("ptr", "acc"), ("i1", "more")]
-    f = Function(name, params, ATTRIBUTES, "internal")
+    f = Function("tile", params, ATTRIBUTES)
     done = f.label("ready")
     for rows in range(rows_of(vectors, numbers), 0, -1):
         with f.case("%rows", rows, done):
             _product_rows(f, rows, vectors, numbers, weight)
     f.go(done)
     return str(f)
-
-
-def product_name(vectors: int, weight: str = "") -> str:
-    return f"product_{vectors}{'_' + weight if weight else ''}"
 
 
 def _product_rows(f: Function, rows: int, vectors: int, numbers: Numbers, weight: str) -> None:
@@ -107,9 +102,9 @@ def _weight(f: Function, numbers: Numbers, panel: str, vector: Word, weight: str
 
 
 def outer(numbers: Numbers) -> str:
-    """`void outer(a, b, n, acc)`: a packed [n][OUTER_ROWS], b packed [n][V][lanes]."""
+    """`void tile(a, b, n, acc)`: a packed [n][OUTER_ROWS], b packed [n][V][lanes]."""
     vectors = outer_vectors(numbers)
-    f = Function("outer", [("ptr", "a"), ("ptr", "b"), ("i64", "n"), ("ptr", "acc")], ATTRIBUTES, "internal")
+    f = Function("tile", [("ptr", "a"), ("ptr", "b"), ("i64", "n"), ("ptr", "acc")], ATTRIBUTES)
 
     def at(r: int, k: Word, offset: int) -> str:
         place = f.add(f.mul(k, OUTER_ROWS), offset * OUTER_ROWS + r)
@@ -122,6 +117,34 @@ def outer(numbers: Numbers) -> str:
     sums = _sums(f, OUTER_ROWS, vectors, 1, numbers, "")
     _accumulate(f, numbers, sums, "%n", at, columns)
     _finish(f, numbers, sums)
+    return str(f)
+
+
+def square(numbers: Numbers) -> str:
+    """`void tile(source, columns, target, step)`: as many rows as a vector has lanes, transposed. Row r of the source
+    begins at r * columns, of the target at r * step. Blocks of 1, 2, 4 ... change places with each other.
+    """
+    kind, lanes, size = numbers.vector, numbers.lanes, numbers.bytes
+    f = Function("tile", [("ptr", "source"), ("i64", "columns"), ("ptr", "target"), ("i64", "step")], ATTRIBUTES)
+
+    def at(array: str, r: int, apart: str) -> str:
+        return f.at(numbers.scalar, array, f.mul(r, apart))
+
+    def mixed(a: str, b: str, places: list[int]) -> str:
+        mask = ", ".join(f"i32 {place}" for place in places)
+        return f.let(f"shufflevector {kind} {a}, {kind} {b}, <{lanes} x i32> <{mask}>", "w")
+
+    rows = [f.load(kind, at("%source", r, "%columns"), "w", size) for r in range(lanes)]
+    distance = 1
+    while distance < lanes:
+        low = [j if not j & distance else lanes + j - distance for j in range(lanes)]
+        high = [j + distance if not j & distance else lanes + j for j in range(lanes)]
+        for r in (r for r in range(lanes) if not r & distance):
+            a, b = rows[r], rows[r + distance]
+            rows[r], rows[r + distance] = mixed(a, b, low), mixed(a, b, high)
+        distance *= 2
+    for r, row in enumerate(rows):
+        f.store(kind, row, at("%target", r, "%step"), size)
     return str(f)
 
 
