@@ -77,10 +77,12 @@ def test_readme_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     lengths = [5, 3]
     given = {"x": torch.randn(2, 5, 32), "lengths": lengths}
     code = blocks(name, "python")
-    assert len(code) == 3
+    assert len(code) == 4
     for block in code:
         exec(compile(block, name, "exec"), given)
     assert given["y"].shape == (2, 5, 128)
+    assert given["heard"].shape == (5, 64)
+    assert given["branch"].push(torch.zeros(32).numpy()).shape == (64,)
     assert given["deep"].cell.name == "residual(layer_norm(zoneout(gru)))"
     assert given["state"].c.shape == (4, 2, 64)
     assert (tmp_path / "runs" / "reviews" / "report.html").is_file()

@@ -98,6 +98,26 @@ class TestNumbers:
         ys = [stream._quick(part) for part in parts]
         assert_close(np.concatenate([first, *(np.atleast_2d(y) for y in ys)]), whole, FLOAT32)
 
+    def test_of_a_chunk_of_one_step(self, stream: Stream, x: np.ndarray) -> None:
+        """Whether or not longer ones came before."""
+        for before in (x, np.stack([x, x])):
+            stream.push(before)
+            expected, y = general(stream, x[None]), stream._quick(x[None])
+            assert y is not None
+            assert_close(y, expected, FLOAT32)
+
+    def test_of_what_has_come_before(self, x: np.ndarray) -> None:
+        """Chunks have a quick way once such a chunk came; code and weights for others are not made."""
+        made = Stream.of(engine())
+        xs = np.stack([x, x, x])
+        assert made._quick(x) is None
+        made.push(xs)
+        assert made._quick(x) is None
+        assert made._quick(xs) is not None
+        made.push(x)
+        assert made._quick(x) is not None
+        assert made._quick(xs[:2]) is not None
+
     def test_of_a_long_step(self) -> None:
         made = pushed(engine(hidden=LONG))
         for row in np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32):
@@ -190,6 +210,10 @@ class TestOthers:
         before = stream._array.copy()
         assert stream._quick(other) is None
         assert (stream._array == before).all()
+
+    def test_steps_so_large_that_threads_share_them(self) -> None:
+        made = pushed(engine(hidden=512))
+        assert made._quick(np.zeros(3, np.float32)) is None
 
     def test_a_batch_of_another_size(self) -> None:
         made = pushed(engine(), 2)
@@ -385,7 +409,7 @@ class TestThreads:
     def test_a_long_step_lets_others_run(self) -> None:
         """While one thread is in a long chunk, another one gets on: it sees the stream in use."""
         made = Stream.of(engine(hidden=LONG))
-        xs = np.zeros((64, 3), np.float32)
+        xs = np.zeros((2, 3), np.float32)
         made.push(xs)
         assert made._quick(xs) is not None
         seen, over = threading.Event(), threading.Event()
@@ -398,7 +422,7 @@ class TestThreads:
         watcher = threading.Thread(target=look)
         watcher.start()
         try:
-            for _ in range(5000):
+            for _ in range(50_000):
                 made._quick(xs)
                 if seen.is_set():
                     break
