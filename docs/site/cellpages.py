@@ -23,7 +23,7 @@ from everloop.export import diagram, formula
 from everloop.lang.cell import Cell
 from everloop.lang.graph import Graph
 from everloop.lang.param import Param
-from everloop.nn.recurrent import meets_state
+from everloop.nn.start import meets_state
 
 INPUT = HIDDEN = 128
 """Sizes that parameters are counted for, as in `everloop cells`."""

@@ -35,14 +35,17 @@ def cost(op: str) -> float:
     return COSTLY if op in ELEMENTWISE else float("inf")
 
 
-def save(adjoint: Adjoint, graph: Graph) -> Adjoint:
-    """The same backward step with the costly values of the forward step read from memory, not worked out again."""
+def save(adjoint: Adjoint, graph: Graph, memory: float = MEMORY) -> Adjoint:
+    """The same backward step with the costly values of the forward step read from memory, not worked out again.
+
+    memory: what it costs to write a value down and to read it.
+    """
     primal = primal_graph(graph)
     forward_of = {new: old for old, new in substitute(graph.roots, given_states(graph)).items()}
     wanted = {
         arg for node in adjoint.graph.nodes if node not in forward_of for arg in node.args if arg in forward_of
     } | {root for root in adjoint.graph.roots if root in forward_of}
-    kept = _kept({node for node in wanted if node.args and node in primal.timed}, primal)
+    kept = _kept({node for node in wanted if node.args and node in primal.timed}, primal, memory)
     names = {node: f"saved:{k}:{primal.names.get(node, node.op)}" for k, node in enumerate(kept)}
     leaves = {node: Expr("input", (), name, node.size) for node, name in names.items()}
     rewritten = adjoint.graph.replace(leaves)
@@ -54,21 +57,21 @@ def save(adjoint: Adjoint, graph: Graph) -> Adjoint:
     return replace(adjoint, graph=check(replace(rewritten, inputs=inputs)), saved=saved)
 
 
-def _kept(wanted: set[Expr], primal: Graph) -> list[Expr]:
+def _kept(wanted: set[Expr], primal: Graph, memory: float) -> list[Expr]:
     """Those of the wanted values that are dear to work out again, in the order of the step."""
     kept: list[Expr] = []
     at_hand = {node for node in primal.nodes if not node.args or node not in primal.timed}
     for node in primal.nodes:
-        if node in wanted and _recomputing(node, at_hand) > MEMORY:
+        if node in wanted and _recomputing(node, at_hand, memory) > memory:
             kept.append(node)
             at_hand.add(node)
     return kept
 
 
-def _recomputing(node: Expr, at_hand: set[Expr]) -> float:
-    """What it costs to work a value out from those at hand, each value in between once."""
+def _recomputing(node: Expr, at_hand: set[Expr], enough: float) -> float:
+    """What it costs to work a value out from those at hand, each value in between once; or something more than enough."""
     total, seen, waiting = 0.0, set(), [node]
-    while waiting and total <= MEMORY:
+    while waiting and total <= enough:
         part = waiting.pop()
         if part in seen or part in at_hand:
             continue

@@ -174,6 +174,8 @@ class _Bound:
         work = max(1, len(self.state) * self.step.products)
         held, most = KEEPS_THE_LOCK // work, WORTH_A_THREAD // work
         rooms = [1] * (one and most >= 1) + [min(several, most)] * (min(several, most) > 1)
+        if not rooms:
+            return None
         memories = [_Memory(self, room, len(self.state), 1, alone=room <= held) for room in rooms]
         calls = {}
         for memory in memories:
