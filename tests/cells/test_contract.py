@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from everloop import cells
-from everloop.backends._spelling import SPELLING
 from everloop.backends import use_backend
+from everloop.backends._spelling import SPELLING
 from everloop.backends.reference import ReferenceKernel
 from everloop.lang.functions import relu, sigmoid
 from everloop.lang.ops import GRADIENT

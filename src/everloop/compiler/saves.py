@@ -69,7 +69,7 @@ def _kept(wanted: set[Expr], primal: Graph, memory: float) -> list[Expr]:
 
 
 def _recomputing(node: Expr, at_hand: set[Expr], enough: float) -> float:
-    """What it costs to work a value out from those at hand, each value in between once; or something more than enough."""
+    """What it costs to work a value out from those at hand, each value in between once; or anything above `enough`."""
     total, seen, waiting = 0.0, set(), [node]
     while waiting and total <= enough:
         part = waiting.pop()

@@ -27,9 +27,9 @@ from everloop.lang.graph import Graph
 NOTHING: frozenset[str] = frozenset()
 
 MEMORY = 20.0
-"""What it costs to keep a value and to read it again, in additions (compiler.saves): more than in torch operations, whose
-additions go through memory too. With 8, layernorm_lstm trains at 0.83 of this speed for 32 sequences of 256 units; with
-40 or 80 nothing is gained.
+"""What it costs to keep a value and to read it again, in additions (compiler.saves): more than in torch operations,
+whose additions go through memory too. With 8, layernorm_lstm trains at 0.83 of this speed for 32 sequences of 256
+units; with 40 or 80 nothing is gained.
 """
 
 
