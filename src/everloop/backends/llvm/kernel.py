@@ -120,10 +120,11 @@ class LlvmKernel:
             final[name] = kept.new_empty(batch, buffer.width)
         flat = kept.new_empty(max(1, count), training.size)
         call.run({**found, **made}, start, final, weights, kept, flat)
-        whole = flat[0] if count else flat[0].zero_()
-        stacks = {}
-        for stack, (place, shape) in training.stacks.items():
-            stacks[stack] = whole[place : place + shape.numel()].view(shape)
+        if not count:
+            flat.zero_()
+        stacks = {
+            stack: flat.as_strided(shape, (*shape[1:], 1), place) for stack, (place, shape) in training.stacks.items()
+        }
         made_inputs = {name.removeprefix("d:"): array for name, array in made.items()}
         return made_inputs, {name.removeprefix("d:"): array for name, array in final.items()}, stacks
 

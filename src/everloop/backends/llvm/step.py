@@ -257,7 +257,7 @@ class _Memory:
 WORTH_A_THREAD = 1_000_000
 """Products of one call, in numbers multiplied, from which a second thread is asked: some 20 microseconds of work."""
 
-KEEPS_THE_LOCK = 250_000
+KEEPS_THE_LOCK = 125_000
 """Products of one call up to which the interpreter's lock is kept: to give it away and get it back takes a part of a
 microsecond where nobody waits for it, and where somebody does, more than such a call.
 """
