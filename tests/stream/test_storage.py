@@ -48,6 +48,23 @@ def test_fewer_bits_are_fewer_bytes() -> None:
     assert 2 * 64 * 64 <= quarter < 0.4 * full
 
 
+@pytest.mark.parametrize("weights", ["float32", *STORAGES])
+def test_weights_are_there_twice_only_for_single_steps_and_chunks(numbers: np.random.Generator, weights: str) -> None:
+    torch.manual_seed(0)
+    layers = Layers.of(Recurrent("gru", 64, 64).eval())
+    matrices = {"float32": 4, "bfloat16": 2, "int8": 1}[weights] * 6 * 64 * 64
+    chunk = numbers.normal(size=(5, 64))
+    steps, chunks, both = (layers.stream(weights=weights) for _ in range(3))
+    expected = both.push(chunk)
+    both.reset()
+    assert_close(np.stack([both.push(row) for row in chunk]), expected, FLOAT32)
+    assert_close(np.stack([steps.push(row) for row in chunk]), expected, FLOAT32)
+    assert_close(chunks.push(chunk), expected, FLOAT32)
+    for one, times in ((steps, 1), (chunks, 1), (both, 2)):
+        assert times * matrices <= one.engine.bytes < times * 1.2 * matrices
+        assert f"{one.engine.bytes:,} bytes" in str(one)
+
+
 @pytest.mark.parametrize("weights", STORAGES)
 def test_what_it_costs(layers: Layers, x: np.ndarray, weights: str) -> None:
     """Something, and little; bfloat16 keeps 8 bits of every weight, int8 7 of the largest."""

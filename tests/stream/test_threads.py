@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,17 +39,16 @@ def with_threads(count: int, run: Callable[[], np.ndarray]) -> np.ndarray:
 
 def used(stream: Stream | StreamPool) -> list[tuple[int, bool, int]]:
     """Of the calls made last: how many threads they may use, whether these share the units, and how many blocks."""
-    run = stream._run
-    step = run.step
-    shared = [one.shared for one in (step.single, step.several)]
-    return [(one.threads, any(one.run is code.run_at for code in shared), len(one.record)) for one in run._idle]
+    run: Any = stream._run
+    return [(one.threads, one._code.program.request.shared, len(one.record)) for one in run._idle]
 
 
 class TestOneSequence:
     @pytest.mark.parametrize("steps", [1, 5])
     def test_of_many_units(self, numbers: np.random.Generator, steps: int) -> None:
         made = engine(LARGE)
-        assert made.step.products > WORTH_A_THREAD
+        step: Any = made.step
+        assert step.products > WORTH_A_THREAD
         xs = numbers.normal(size=(4, steps, 3))
         streams = [Stream.of(made) for _ in range(3)]
 
@@ -63,10 +63,10 @@ class TestOneSequence:
     def test_of_few_units(self) -> None:
         set_num_threads(2)
         made = Stream.of(engine(SMALL))
-        made._push(np.zeros(3), {})
-        assert [threads for threads, *_ in used(made)] == [] or used(made)[0][0] == 1
+        run: Any = made._run
+        assert [run._threads(steps, 1) for steps in (1, 10**6)] == [1, 1]
 
-    def test_the_count_may_change_at_any_time(self, numbers: np.random.Generator) -> None:
+    def test_the_count_may_change_at_any_time(self) -> None:
         made = Stream.of(engine(LARGE))
         for count in (2, 1, 3):
             with_threads(count, lambda: made.push(np.zeros(3)))
@@ -80,11 +80,14 @@ def test_many_streams_of_a_pool(numbers: np.random.Generator) -> None:
     ids = [[pool.open() for _ in range(count + 9)] for pool in pools]
     order = numbers.permutation(count + 9)[:count]
     xs = numbers.normal(size=(3, count, 3))
-    found = [
-        with_threads(
-            k + 1, lambda pool=pool, own=np.array(own)[order]: np.stack([pool.step(own, x) for x in xs])
-        )
+
+    def step(pool: StreamPool, own: np.ndarray) -> np.ndarray:
+        return np.stack([pool.step(own[order], x) for x in xs])
+
+    alone, together = (
+        with_threads(k + 1, lambda p=pool, own=own: step(p, np.array(own)))
         for k, (pool, own) in enumerate(zip(pools, ids, strict=True))
-    ]
-    assert_close(found[1], found[0], SAME)
+    )
+    assert [used(pool) for pool in pools] == [[(1, False, 1)], [(2, False, 4)]]
+    assert_close(together, alone, SAME)
     assert_close(pools[1]._array, pools[0]._array, SAME)

@@ -41,7 +41,7 @@ class Step(Protocol):
         ...
 
     def bytes(self, packed: Any) -> int:
-        """The memory of packed weights."""
+        """The memory of packed weights, as of now."""
         ...
 
     def bind(self, packed: Any, state: np.ndarray) -> Run:
@@ -112,7 +112,9 @@ class Engine:
 
     @property
     def bytes(self) -> int:
-        """The memory of the weights, shared by all streams."""
+        """The memory of the weights, shared by all streams. Compiled steps lay them out once for single steps and once
+        for longer chunks, each when such calls come: where both do, weights are there twice.
+        """
         return self.step.bytes(self.packed)
 
     @property

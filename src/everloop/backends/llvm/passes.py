@@ -79,8 +79,8 @@ def write_share(block: Block, one: Pass, rows: Rows, parts: Word) -> None:
     writer.unit_groups(begin, end, 0, {})
 
 
-# Weights from which it is worth having several threads compute the units of one step: two microseconds of reading.
-WORTH_SHARING = 32_768
+# Weights from which it is worth having several threads compute the units of one step: some ten microseconds of work.
+WORTH_SHARING = 131_072
 
 
 class _Writer:

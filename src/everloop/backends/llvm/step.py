@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,11 +48,16 @@ class LlvmStep:
         self.single = Engine(replace(self._request, single=True), self.dtype.name, weight)
         self.output = self.single.program.outers["y"].width
         self.products = self.single.layout.weight_count
+        self._several: Engine | None = None
+        self._compiling = threading.Lock()
         self._common = _aligned(0, self.dtype)
 
-    @cached_property
+    @property
     def several(self) -> Engine:
-        return Engine(self._request, self.dtype.name, self._weight)
+        with self._compiling:
+            if self._several is None:
+                self._several = Engine(self._request, self.dtype.name, self._weight)
+            return self._several
 
     def pack(self, weights: Mapping[str, np.ndarray]) -> Weights:
         found, engine = self._members(weights), self.single
@@ -131,7 +135,7 @@ class _Bound:
 
     def __call__(self, steps: int, inputs: tuple[np.ndarray, ...], out: np.ndarray, rows: np.ndarray | None) -> None:
         count = len(self.state) if rows is None else len(rows)
-        threads = get_num_threads() if steps * count * self.step.products > WORTH_A_THREAD else 1
+        threads = self._threads(steps, count)
         # Another thread may be in the middle of a call: each call takes memory nobody else has.
         memory = None
         while self._idle and memory is None:
@@ -140,8 +144,14 @@ class _Bound:
         memory = memory or _Memory(self, _room(steps, count), count, threads)
         memory.point(steps, inputs, out, rows)
         memory.run(memory.address)
-        if steps * count <= CHUNK_ROWS:
+        # Of one step it is no larger than the states.
+        if steps == 1 or steps * count <= CHUNK_ROWS:
             self._idle.append(memory)
+
+    def _threads(self, steps: int, count: int) -> int:
+        products = self.step.products
+        alone = steps * count * products <= WORTH_A_THREAD or (count == 1 and products <= SHARES_A_STEP)
+        return 1 if alone else get_num_threads()
 
     def words(self, engine: Engine) -> dict[str, int]:
         """What all calls of an engine have in common."""
@@ -255,7 +265,12 @@ class _Memory:
 
 
 WORTH_A_THREAD = 1_000_000
-"""Products of one call, in numbers multiplied, from which a second thread is asked: some 20 microseconds of work."""
+"""Products of one call, in numbers multiplied, from which a second thread is asked: some 40 microseconds of work. To
+wake a thread that has nothing to do takes as long, so less would gain only where steps come without a pause.
+"""
+
+SHARES_A_STEP = 250_000
+"""Products of one step from which threads share the units of a sequence: they meet at every step."""
 
 KEEPS_THE_LOCK = 125_000
 """Products of one call up to which the interpreter's lock is kept: to give it away and get it back takes a part of a
