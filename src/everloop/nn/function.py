@@ -22,6 +22,7 @@ from everloop.compiler.plan import plan
 from everloop.lang.cell import Cell
 from everloop.lang.expr import Expr
 from everloop.lang.graph import Graph
+from everloop.nn.packing import Packing
 
 
 class Recurrence:
@@ -50,21 +51,21 @@ class Recurrence:
         inputs: Mapping[str, Tensor],
         states: Mapping[str, Tensor],
         weights: Mapping[str, Tensor],
-        batch_sizes: tuple[int, ...],
+        packing: Packing,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """x and the side inputs [N, F] and states [B, H] give the outputs [N, H] and the final states [B, H]; packed,
-        longest first. x alone may be [T, B, F], where all sequences have all steps: then the outputs are, too.
+        longest first. They may be [T, B, F], and states in the order of the batch: then what comes out is so, too.
         """
         early: dict[str, Tensor] = {}
         if self._early or self._gathered:
             members = Weights(self.cell.graph, self.sizes, weights, inputs["x"])
             if self._early:
-                inputs, early = self._run_early(inputs, states, members, batch_sizes)
+                inputs, early = self._run_early(inputs, states, members, packing.batch_sizes)
                 states = {name: states[name] for name in self.graph.states}
             if self._gathered:
                 stacks = self._gathered.items()
                 weights = {stack: members.stacked(names) if names else weights[stack] for stack, names in stacks}
-        outputs, final = self._kernel(inputs["x"], weights)(inputs, states, weights, batch_sizes)
+        outputs, final = self._kernel(inputs["x"], weights)(inputs, states, weights, packing)
         return outputs["y"], {**final, **early} if early else final
 
     def _run_early(
@@ -164,30 +165,37 @@ class _Compiled:
         inputs: Mapping[str, Tensor],
         states: Mapping[str, Tensor],
         weights: Mapping[str, Tensor],
-        batch_sizes: tuple[int, ...],
+        packing: Packing,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        given = inputs if self.takes_steps else _flat(inputs)
+        whole = inputs["x"].dim() == 3
+        if not whole or self.takes_steps:
+            try:
+                return self._run(inputs, states, weights, packing)
+            except _Replaced:
+                return self(inputs, states, weights, packing)
         try:
-            outputs, final = self._run(given, states, weights, batch_sizes)
+            outputs, final = self._run(*_packed(inputs, states, packing), weights, packing)
         except _Replaced:
-            return self(inputs, states, weights, batch_sizes)
-        return outputs if given is inputs else _shaped(outputs, inputs), final
+            return self(inputs, states, weights, packing)
+        return _unpacked(outputs, final, packing)
 
     def _run(
         self,
         inputs: Mapping[str, Tensor],
         states: Mapping[str, Tensor],
         weights: Mapping[str, Tensor],
-        batch_sizes: tuple[int, ...],
+        packing: Packing,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if torch.is_grad_enabled():
             tensors = [weights[name] for name in self.stacks]
             tensors += [inputs[name] for name in self.inputs]
             tensors += [states[name] for name in self.states]
             if any(tensor.requires_grad for tensor in tensors):
-                return self.name(_Loop.apply(self, batch_sizes, (inputs, states, weights), *tensors))
-        kernel = self.kernel_for(None)
-        outputs, final, _ = kernel.forward(inputs, states, weights, batch_sizes, keep=False, wanted=NOTHING)
+                return self.name(_Loop.apply(self, packing, (inputs, states, weights), *tensors))
+        kernel, more = self.kernel_for(None), _ordered(inputs["x"], packing)
+        outputs, final, _ = kernel.forward(
+            inputs, states, weights, packing.batch_sizes, keep=False, wanted=NOTHING, **more
+        )
         return outputs, final
 
     def sort(self, tensors: Sequence[Tensor]) -> _Given:
@@ -221,15 +229,28 @@ class _Replaced(Exception):
     """The kernel could not be made ready; another one has its place."""
 
 
-def _flat(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """[T, B, F] as [N, F]; what is that already stays."""
-    return {name: array.flatten(0, 1) if array.dim() == 3 else array for name, array in arrays.items()}
+def _packed(
+    inputs: Mapping[str, Tensor], states: Mapping[str, Tensor], packing: Packing
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """[T, B, F] and [B, F] as [N, F] and [B, F] longest first."""
+    return (
+        {name: packing.pack(array.transpose(0, 1)) for name, array in inputs.items()},
+        {name: packing.sort(array) for name, array in states.items()},
+    )
 
 
-def _shaped(arrays: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """[N, F] as [T, B, F], where the inputs are so."""
-    x = like["x"]
-    return {name: array.unflatten(0, x.shape[:2]) if x.dim() == 3 else array for name, array in arrays.items()}
+def _unpacked(
+    outputs: Mapping[str, Tensor], final: Mapping[str, Tensor], packing: Packing
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return (
+        {name: packing.unpack(array).transpose(0, 1) for name, array in outputs.items()},
+        {name: packing.original(array) for name, array in final.items()},
+    )
+
+
+def _ordered(x: Tensor, packing: Packing) -> dict[str, Any]:
+    """The order of sequences of several lengths, for a kernel that gets them as they are."""
+    return {"order": packing.order} if x.dim() == 3 and packing.order is not None else {}
 
 
 NOTHING: frozenset[str] = frozenset()
@@ -240,12 +261,12 @@ class _Loop(torch.autograd.Function):
     """A kernel's forward and backward."""
 
     @staticmethod
-    def forward(
-        ctx: Any, run: _Compiled, batch_sizes: tuple[int, ...], given: _Given, *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, run: _Compiled, packing: Packing, given: _Given, *tensors: Tensor) -> tuple[Tensor, ...]:
         wanted = run.wanted(ctx.needs_input_grad[3:])
-        outputs, final, saved = run.kernel_for(wanted).forward(*given, batch_sizes, keep=True, wanted=wanted)
-        ctx.run, ctx.batch_sizes, ctx.wanted, ctx.names = run, batch_sizes, wanted, tuple(saved)
+        more = _ordered(given[0]["x"], packing)
+        kernel = run.kernel_for(wanted)
+        outputs, final, saved = kernel.forward(*given, packing.batch_sizes, keep=True, wanted=wanted, **more)
+        ctx.run, ctx.packing, ctx.wanted, ctx.names, ctx.more = run, packing, wanted, tuple(saved), more
         ctx.save_for_backward(*tensors, *saved.values())
         ctx.set_materialize_grads(False)
         return run.row(outputs, final)
@@ -259,11 +280,11 @@ class _Loop(torch.autograd.Function):
         if all(grad is None for grad in grads):
             return (None,) * (3 + len(tensors))
         if torch.is_grad_enabled():
-            return None, None, None, *_by_torch(run, ctx.batch_sizes, tensors, grads)
+            return None, None, None, *_by_torch(run, ctx.packing, tensors, grads)
         saved = dict(zip(ctx.names, kept, strict=True))
         outputs, final = run.name(grads)
         inputs, states, stacks = run.kernel_for(ctx.wanted).backward(
-            saved, outputs, final, run.weights(tensors), ctx.batch_sizes, ctx.wanted
+            saved, outputs, final, run.weights(tensors), ctx.packing.batch_sizes, ctx.wanted, **ctx.more
         )
         return (
             None,
@@ -276,12 +297,16 @@ class _Loop(torch.autograd.Function):
 
 
 def _by_torch(
-    run: _Compiled, batch_sizes: tuple[int, ...], tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
+    run: _Compiled, packing: Packing, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     """The gradient as something that can be differentiated again: by torch, through the reference."""
     inputs, states, weights = run.sort(tensors)
-    outputs, final, _ = run.reference.forward(_flat(inputs), states, weights, batch_sizes, keep=False)
-    outputs = _shaped(outputs, inputs)
+    whole = inputs["x"].dim() == 3
+    if whole:
+        inputs, states = _packed(inputs, states, packing)
+    outputs, final, _ = run.reference.forward(inputs, states, weights, packing.batch_sizes, keep=False)
+    if whole:
+        outputs, final = _unpacked(outputs, final, packing)
     pairs = [
         (result, grad)
         for result, grad in zip(run.row(outputs, final), grads, strict=True)

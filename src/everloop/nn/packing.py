@@ -63,8 +63,8 @@ class Packing:
         return x.index_select(0, self.order).transpose(0, 1)[self.mask]
 
     def steps(self, x: Tensor) -> Tensor | None:
-        """[B, T, F] -> [T, B, F], the same memory, where every sequence has all steps; None otherwise."""
-        return x.transpose(0, 1) if self.mask is None and self.batch_sizes else None
+        """[B, T, F] -> [T, B, F], the same memory; None where there is nothing."""
+        return x.transpose(0, 1) if self.batch_sizes else None
 
     def unpack(self, packed: Tensor) -> Tensor:
         """[N, F] or [T, B, F] -> [B, T, F], zero past the end of a sequence"""

@@ -70,8 +70,8 @@ class Recurrent(nn.Module):
         graph = self.cell.graph
         self._name, self._states = self.cell.name, {name: str(leaf.size) for name, leaf in graph.states.items()}
         self._side_inputs = {name: size for name, size in _beside(graph).items() if name not in graph.draws}
-        # Nothing but x goes in at a step, and nothing is turned: a batch can be taken as it lies in memory.
-        self._plain = not bidirectional and len(graph.inputs) == 1 and not ahead(graph).values
+        # Nothing is drawn, turned or delayed before the kernel: a batch can be taken as it lies in memory.
+        self._plain = not (bidirectional or graph.draws or ahead(graph).values)
         directions = 2 if bidirectional else 1
         # Knows the device and type of the layer, which may have no parameters.
         self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
@@ -144,9 +144,10 @@ class Recurrent(nn.Module):
             raise ValueError(f"x: {x.dtype} came; expected numbers of a floating type, such as torch.float32")
         batch, time, _ = x.shape
         packing = Packing.full(batch, time) if lengths is None else Packing.of(lengths, batch, time, x.device)
-        initial = self._initial(state, packing, x)
-        beside = self._side(side or {}, packing, x) if side or self._side_inputs else {}
         steps = packing.steps(x) if self._plain else None
+        whole = steps is not None
+        initial = self._initial(state, packing, x, whole)
+        beside = self._side(side or {}, packing, x, whole) if side or self._side_inputs else {}
         rows = packing.pack(x) if steps is None else steps
         final: list[dict[str, Tensor]] = []
         for depth, directions in enumerate(self.layers):
@@ -155,13 +156,15 @@ class Recurrent(nn.Module):
                 given = {"x": rows, **beside}
                 if direction:
                     given = {name: packing.turned(array) for name, array in given.items()}
-                y, last = layer(given, initial[len(final)], packing.batch_sizes)
+                y, last = layer(given, initial[len(final)], packing)
                 outputs.append(packing.turned(y) if direction else y)
                 final.append(last)
             rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             if self.dropout and depth < self.num_layers - 1:
                 rows = nn.functional.dropout(rows, self.dropout, self.training)
-        states = [_stack([packing.original(last[name]) for last in final]) for name in self._states]
+        if not whole:
+            final = [{name: packing.original(array) for name, array in last.items()} for last in final]
+        states = [_stack([last[name] for last in final]) for name in self._states]
         return packing.unpack(rows), self._state(states)
 
     def start_state(self, batch: int) -> Any:
@@ -183,8 +186,8 @@ class Recurrent(nn.Module):
         width = max(layer.sizes[size] for layer in self._all_layers())
         return self.num_layers * (2 if self.bidirectional else 1), batch, width
 
-    def _side(self, side: Mapping[str, Tensor], packing: Packing, x: Tensor) -> dict[str, Tensor]:
-        """The side inputs that a caller gives, packed: [N, F] each."""
+    def _side(self, side: Mapping[str, Tensor], packing: Packing, x: Tensor, whole: bool) -> dict[str, Tensor]:
+        """The side inputs that a caller gives, [N, F] each; whole: [T, B, F]."""
         known, start = self._side_inputs, self.cell.graph.start
         for name in known:
             if name not in side and name not in start:
@@ -200,11 +203,14 @@ class Recurrent(nn.Module):
                     f"side: {name} came; it is as wide as the input of a layer, and the {self.num_layers} layers have "
                     f"inputs of {widths[0]} and {widths[-1]} features: use one layer of {self.cell.name} at a time"
                 )
-            packed[name] = packing.pack(_side_input(name, array, packing, widths[0], not size).to(x))
+            found = _side_input(name, array, packing, widths[0], not size).to(x)
+            packed[name] = found.transpose(0, 1) if whole else packing.pack(found)
         return packed
 
-    def _initial(self, state: Sequence[Tensor] | Tensor | None, packing: Packing, x: Tensor) -> list[dict[str, Tensor]]:
-        """The states before the first step, of every layer and direction, [B, H] each in packed order."""
+    def _initial(
+        self, state: Sequence[Tensor] | Tensor | None, packing: Packing, x: Tensor, whole: bool
+    ) -> list[dict[str, Tensor]]:
+        """The states before the first step, of every layer and direction, [B, H] each; packed order, if not whole."""
         if state is None:
             return self._start(packing.batch, x)
         given = (state,) if isinstance(state, Tensor) else tuple(state)
@@ -219,7 +225,7 @@ class Recurrent(nn.Module):
         arrays = [array.to(x) for array in given]
         return [
             {
-                name: packing.sort(array[place])[:, :width]
+                name: (array[place] if whole else packing.sort(array[place]))[:, :width]
                 for (name, width, _), array in zip(starts, arrays, strict=True)
             }
             for place, starts in enumerate(self._starts)
@@ -255,17 +261,17 @@ class _Layer(nn.Module):
         self.reset_parameters()
 
     def forward(
-        self, inputs: dict[str, Tensor], states: dict[str, Tensor], batch_sizes: tuple[int, ...]
+        self, inputs: dict[str, Tensor], states: dict[str, Tensor], packing: Packing
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the graph takes and is not given, the layer draws, or fills with the cell's own value."""
         graph, like = self.recurrence.cell.graph, inputs["x"]
         for name, size in self._beside.items():
             width = self.sizes[size] if size else 1
             if name in graph.draws:
-                inputs[name] = self._drawn(graph.draws[name], width, like, batch_sizes)
+                inputs[name] = self._drawn(graph.draws[name], width, like, packing.batch_sizes)
             elif name not in inputs:
-                inputs[name] = like.new_full((like.shape[0], width), graph.start[name])
-        return self.recurrence(inputs, states, self._parameters, batch_sizes)  # type: ignore[arg-type]
+                inputs[name] = like.new_full((width,), graph.start[name]).expand(*like.shape[:-1], width)
+        return self.recurrence(inputs, states, self._parameters, packing)  # type: ignore[arg-type]
 
     def _drawn(self, draw: Draw, width: int, like: Tensor, batch_sizes: Sequence[int]) -> Tensor:
         """A mask or noise for every packed row [N, F]; in evaluation, its mean."""

@@ -136,6 +136,7 @@ class Block:
             f.load("ptr", f.at("i64", record, 3 + k), n, 8) for k, n in enumerate(names)
         )
         self.sizes, self.offsets = layout.pointer(f, "batch_sizes"), layout.pointer(f, "offsets")
+        self.order = f.at("i64", layout.pointer(f, "order"), self.begin)
         self.packed = layout.pointer(f, "packed")
         self.tiles = {name: layout.pointer(f, f"tile:{name}") for name in layout.tiles}
         self.span = layout.word(f, "span")
@@ -155,9 +156,24 @@ class Block:
         self._keep_regions()
         self.index = layout.pointer(f, "index")
 
+    def sequence(self, row: Word) -> Word:
+        """Which of the caller's sequences a row of the block is."""
+        return self.f.load("i64", self.f.at("i64", self.order, row), "sequence", 8)
+
+    def _clear(self) -> None:
+        """Zeros in the outputs, past the ends of the sequences: where the caller's arrays have room for all steps."""
+        f = self.f
+        with f.loop(0, self.layout.word(f, "time"), 1, "t") as t, f.loop(self._running(t), self.rows, 1, "row") as row:
+            number = self.sequence(row)
+            for name, buffer in self.program.outers.items():
+                base, stride, step = self.outer[name]
+                place = f.at(self.scalar, base, f.add(f.mul(number, stride), f.mul(t, step)))
+                f.do(f"call void @llvm.memset.p0.i64(ptr {place}, i8 0, i64 {buffer.width * self.bytes}, i1 0)")
+
     def _begin(self) -> None:
         """The states before the first step."""
         f, layout = self.f, self.layout
+        self._clear()
         if self.program.request.gradients:
             size = self.program.request.gradients * self.bytes
             f.do(f"call void @llvm.memset.p0.i64(ptr {self.grads}, i8 0, i64 {size}, i1 0)")
@@ -262,7 +278,7 @@ class Block:
         f = self.f
         t = f.add(self.first, s, "step")
         count = self._running(t)
-        outer = f.add(f.load("i64", f.at("i64", self.offsets, t), "offset", 8), self.begin)
+        outer = f.load("i64", f.at("i64", self.offsets, t), "offset", 8)
         rows = Rows("loop", count, t, f.mul(s, self.rows), outer)
         later = f.alloca("i64", "later")
         f.store("i64", "0", later, 8)
@@ -299,14 +315,15 @@ class Block:
         f.store("i64", "0", total, 8)
         with f.loop(0, count, 1, "s") as s:
             t = f.add(self.first, s)
-            outer = f.add(f.load("i64", f.at("i64", self.offsets, t), "offset", 8), self.begin)
+            outer = f.load("i64", f.at("i64", self.offsets, t), "offset", 8)
             place = f.mul(s, self.rows)
             running = self._running(t)
             begin = f.load("i64", total, "n", 8)
             with f.loop(0, running, 1, "r") as r:
                 k = f.add(begin, r)
                 f.store("i64", str(f.add(place, r)), f.at("i64", self.areas["table"], k), 8)
-                f.store("i64", str(f.add(outer, r)), f.at("i64", self.areas["table outer"], k), 8)
+                number = f.add(outer, self.sequence(r))
+                f.store("i64", str(number), f.at("i64", self.areas["table outer"], k), 8)
                 f.store("i64", str(t), f.at("i64", self.areas["table step"], k), 8)
             f.store("i64", str(f.add(begin, running)), total, 8)
         return f.load("i64", total, "active", 8)

@@ -36,8 +36,9 @@ units; with 40 or 80 nothing is gained.
 class LlvmKernel:
     """A cell as machine code, compiled when first called for.
 
-    Where every step has all sequences, the arrays of forward, and so those of backward, may have three axes, [T, B, F],
-    in whatever order they lie in memory.
+    The arrays of forward, and so those of backward, may have three axes, [T, B, F], in whatever order they lie in
+    memory, and states the order of the caller. order: the sequences, longest first, where they differ in length; what
+    lies past the end of one is not read, and is zero in what comes out.
     """
 
     takes_steps = True
@@ -78,12 +79,13 @@ class LlvmKernel:
         *,
         keep: bool,
         wanted: frozenset[str] = NOTHING,
+        order: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         engine = self._trained(wanted).forward if keep else self._inference
         like, batch = _like(inputs, states), _batch(states, batch_sizes)
-        call = _Call(engine, like, parts(batch, get_num_threads()), batch, batch_sizes)
-        dims = inputs["x"].dim()
-        outputs = {name: _room(like, dims, batch_sizes, b.width) for name, b in engine.program.outers.items()}
+        shape = inputs["x"].shape[:-1]
+        call = _Call(engine, like, parts(batch, get_num_threads()), batch, batch_sizes, shape, order)
+        outputs = {name: _room(like, shape, b.width) for name, b in engine.program.outers.items()}
         final = {name: like.new_empty(batch, buffer.width) for name, buffer in engine.program.new.items()}
         given = {name: array for name, array in inputs.items() if name in engine.program.inputs}
         kept = call.run({**given, **outputs}, states, final, weights)
@@ -91,7 +93,7 @@ class LlvmKernel:
             return outputs, final, {}
         training = self._trained(wanted)
         saved = {name: array for name, array in inputs.items() if name in training.inputs}
-        return outputs, final, saved | {KEPT: kept, CUT: like.new_empty(len(call.shape.blocks), batch, dims, 0)}
+        return outputs, final, saved | {KEPT: kept, CUT: like.new_empty(len(call.shape.blocks), batch, *shape, 0)}
 
     def backward(
         self,
@@ -101,18 +103,19 @@ class LlvmKernel:
         weights: Mapping[str, Tensor],
         batch_sizes: Sequence[int],
         wanted: frozenset[str],
+        order: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         training = self._trained(wanted)
         engine, program = training.backward, training.backward.program
-        count, batch, dims, _ = saved[CUT].shape
+        count, batch, *shape, _ = saved[CUT].shape
         kept = saved[KEPT]
-        call = _Call(engine, kept, count, batch, batch_sizes)
+        call = _Call(engine, kept, count, batch, batch_sizes, shape, order)
         given = dict(saved) | {f"d:{name}": grad for name, grad in grads.items()}
         found: dict[str, Tensor] = {}
         for name, buffer in program.inputs.items():
             grad = given[name]
-            found[name] = _nothing(kept, dims, batch_sizes, buffer.width) if grad is None else grad
-        made = {name: _room(kept, dims, batch_sizes, b.width) for name, b in program.outers.items()}
+            found[name] = kept.new_zeros(buffer.width).expand(*shape, buffer.width) if grad is None else grad
+        made = {name: _room(kept, shape, b.width) for name, b in program.outers.items()}
         start, final = {}, {}
         for name, buffer in program.new.items():
             grad = final_grads[name.removeprefix("d:")]
@@ -206,7 +209,10 @@ class _Training:
 class _Shape:
     """What the calls of a program for some lengths of sequences have in common: all words but the addresses."""
 
-    def __init__(self, engine: Engine, blocks: list[tuple[int, int]], batch_sizes: Sequence[int]) -> None:
+    def __init__(
+        self, engine: Engine, blocks: list[tuple[int, int]], batch: int, batch_sizes: Sequence[int], time: int
+    ) -> None:
+        """time: the steps that there is room for in arrays of three axes; negative: they are packed."""
         layout, self.blocks = engine.layout, blocks
         most = max((count for _, count in blocks), default=0)
         span = max(1, min(len(batch_sizes), -(-CHUNK_ROWS // max(1, most))))
@@ -221,13 +227,16 @@ class _Shape:
         for k, ((begin, count), steps) in enumerate(zip(blocks, long, strict=True)):
             words = [begin, count, steps, (self.packed + k * size) * item, sum(kept[:k]) * item]
             self.record.extend([*words, *[0] * (BLOCK_WORDS - len(words))])
-        # Where every step has all sequences, the words of each array say how far apart its steps are.
-        self.full = batch_sizes[0] if batch_sizes and batch_sizes[0] == batch_sizes[-1] else 0
-        self.batch_sizes, offsets = steps_of(tuple(batch_sizes))
-        self.offsets = np.zeros_like(offsets) if self.full else offsets
+        sizes, offsets = steps_of(tuple(batch_sizes))
+        # In arrays of three axes, the words of each say how far apart its steps are.
+        self.offsets = offsets if time < 0 else np.zeros_like(offsets)
+        self.batch_sizes = np.concatenate([sizes, np.zeros(max(0, time - len(sizes)), np.int64)])
+        self.order = np.arange(batch, dtype=np.int64)
         values = dict.fromkeys(layout.words, 0) | {
             "batch_sizes": self.batch_sizes.ctypes.data,
             "offsets": self.offsets.ctypes.data,
+            "order": self.order.ctypes.data,
+            "time": max(0, time),
             "count": len(blocks),
             "pool": pool(),
             "span": span,
@@ -241,17 +250,27 @@ class _Shape:
 class _Call:
     """One call of a program: memory for it, and the words that say where everything is."""
 
-    def __init__(self, engine: Engine, like: Tensor, blocks: int, batch: int, batch_sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        like: Tensor,
+        blocks: int,
+        batch: int,
+        batch_sizes: Sequence[int],
+        shape: Sequence[int],
+        order: Tensor | None,
+    ) -> None:
         self.threads = get_num_threads()
         self.engine = engine.shared if blocks == 1 and self.threads > 1 and batch <= SHARED_ROWS else engine
         self.like = like
-        key = blocks, batch, tuple(batch_sizes)
+        key = blocks, batch, tuple(batch_sizes), shape[0] if len(shape) == 2 else -1
         # Another thread may clear the shapes at any time.
         found = engine.shapes.get(key)
         if found is None:
             if len(engine.shapes) >= SHAPES:
                 engine.shapes.clear()
-            found = engine.shapes[key] = _Shape(engine, cut(batch, blocks), batch_sizes)
+            found = engine.shapes[key] = _Shape(engine, cut(batch, blocks), batch, batch_sizes, key[3])
+        self.order = order
         self.shape: _Shape = found
 
     def run(
@@ -278,11 +297,13 @@ class _Call:
         words[at["threads"]] = (
             self.threads if self.engine.program.request.shared else min(self.threads, len(shape.blocks))
         )
+        if self.order is not None:
+            words[at["order"]] = words[at["index"]] = self.order.data_ptr()
         alive = []
         for name, place, stride, step in layout.outer_words:
             rows = _rows(outer[name])
             words[place], words[stride] = rows.data_ptr(), rows.stride(-2)
-            words[step] = rows.stride(0) if rows.dim() == 3 else shape.full * rows.stride(0)
+            words[step] = rows.stride(0) if rows.dim() == 3 else 0
             alive.append(rows)
         for name, first, last in layout.state_words:
             given = start[name].contiguous()
@@ -303,17 +324,11 @@ SHAPES = 64
 """Lengths of sequences that a program remembers."""
 
 
-def _room(like: Tensor, dims: int, batch_sizes: Sequence[int], width: int) -> Tensor:
-    """Room for a value of every row: [N, F], or, for arrays of three axes, [T, B, F], in memory batch first."""
-    if dims == 2:
-        return like.new_empty(sum(batch_sizes), width)
-    return like.new_empty(batch_sizes[0] if batch_sizes else 0, len(batch_sizes), width).transpose(0, 1)
-
-
-def _nothing(like: Tensor, dims: int, batch_sizes: Sequence[int], width: int) -> Tensor:
-    """Zeros, one row of them for all."""
-    rows = (sum(batch_sizes),) if dims == 2 else (len(batch_sizes), batch_sizes[0] if batch_sizes else 0)
-    return like.new_zeros(width).expand(*rows, width)
+def _room(like: Tensor, shape: Sequence[int], width: int) -> Tensor:
+    """Room for a value of every row: [N, F], or [T, B, F], in memory batch first."""
+    if len(shape) == 1:
+        return like.new_empty(*shape, width)
+    return like.new_empty(shape[1], shape[0], width).transpose(0, 1)
 
 
 def _rows(array: Tensor) -> Tensor:

@@ -76,6 +76,7 @@ class Layout:
         self.weight_count = 0
         self.panels, self.once, self.packed_size = self._packed()
         names = ["blocks", "batch_sizes", "offsets", "packed", "ready", "count", "threads", "pool", "span", "index"]
+        names += ["order", "time"]
         names += [f"tile:{name}" for name in self.tiles]
         names += [f"{part}:{name}" for name in self.outer for part in ("outer", "stride", "step")]
         names += [f"{part}:{name}" for name in program.new for part in ("start", "final", "step start", "step final")]

@@ -26,7 +26,7 @@ class Rows:
     """The rows that a pass goes over: those of one step, or, outside the loop, all of a chunk.
 
     step: the time step. place: the first row of the step in the buffers of the chunk. outer: the first row of the
-    step in the arrays of the caller.
+    step in the packed arrays of the caller.
     """
 
     phase: str
@@ -42,7 +42,7 @@ def row_pointer(block: Block, rows: Rows, node: Expr, buffer: Buffer, i: Word, *
     listed = rows.phase != "loop"
     if buffer.where == "outer":
         base, stride, step = block.outer[buffer.name]
-        number = _entry(block, "table outer", i) if listed else f.add(rows.outer, i)
+        number = _entry(block, "table outer", i) if listed else f.add(rows.outer, block.sequence(i))
         t = _entry(block, "table step", i) if listed else rows.step
         return f.at(scalar, base, f.add(f.mul(number, stride), f.mul(t, step)), buffer.name)
     if buffer.where == "step":

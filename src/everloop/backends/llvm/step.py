@@ -225,11 +225,13 @@ class _Memory:
         for k, (begin, rows) in enumerate(blocks):
             self.record[k, :4] = begin, rows, steps, address(self.scratch) + k * size * self.scratch.itemsize
         self.batch_sizes = np.full(steps, count, np.int64)
+        self.order = np.arange(count, dtype=np.int64)
         self.offsets = np.arange(steps, dtype=np.int64) * count
         words = bound.words(engine) | {
             "blocks": address(self.record),
             "batch_sizes": address(self.batch_sizes),
             "offsets": address(self.offsets),
+            "order": address(self.order),
             "count": len(blocks),
             "threads": threads if shared else min(threads, len(blocks)),
             "pool": pool() if threads > 1 else 0,
