@@ -18,15 +18,15 @@ from torch import Tensor
 class Packing:
     """Where the rows of a padded batch [B, T, F] lie when packed [N, F].
 
-    batch_sizes: rows of each step. order: the sequences, longest first ([B]; None: as they are).
-    mask: [T, B], in that order, where a sequence has a step (None: everywhere).
+    batch_sizes: rows of each step. order: the sequences, longest first ([B]), lengths: theirs, in that order (None: as
+    they are, and all have all steps).
     """
 
     batch: int
     time: int
     batch_sizes: tuple[int, ...]
     order: Tensor | None = None
-    mask: Tensor | None = None
+    lengths: Tensor | None = None
 
     @staticmethod
     @lru_cache(16)
@@ -50,13 +50,20 @@ class Packing:
         if bool((known == time).all()):
             return Packing.full(batch, time)
         ranked, order = torch.sort(known, descending=True, stable=True)
-        mask = torch.arange(time)[:, None] < ranked[None, :]
-        sizes = tuple(n for n in mask.sum(1).tolist() if n)
-        return Packing(batch, time, sizes, order.to(device), mask.to(device))
+        # Of those in rising order, the ones after step t are longer than t.
+        ended = torch.searchsorted(ranked.flip(0), torch.arange(int(ranked[0])), right=True)
+        return Packing(batch, time, tuple((batch - ended).tolist()), order.to(device), ranked)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """[T, B], longest first: where a sequence has a step."""
+        assert self.order is not None
+        assert self.lengths is not None
+        return (torch.arange(self.time)[:, None] < self.lengths[None, :]).to(self.order.device)
 
     def pack(self, x: Tensor) -> Tensor:
         """[B, T, F] -> [N, F]"""
-        if self.mask is None or self.order is None:
+        if self.order is None:
             # What has one sequence or one step lies as it should.
             steps = x if self.batch == 1 or self.time == 1 else x.transpose(0, 1)
             return steps.reshape(self.batch * self.time, x.shape[2])
@@ -70,7 +77,7 @@ class Packing:
         """[N, F] or [T, B, F] -> [B, T, F], zero past the end of a sequence"""
         if packed.dim() == 3:
             return packed.transpose(0, 1)
-        if self.mask is None or self.order is None:
+        if self.order is None:
             if self.batch == 1 or self.time == 1:
                 return packed.reshape(self.batch, self.time, packed.shape[1])
             return packed.reshape(self.time, self.batch, packed.shape[1]).transpose(0, 1)
@@ -93,14 +100,14 @@ class Packing:
 
     def turned(self, packed: Tensor) -> Tensor:
         """[N, F] with every sequence backwards, each from its own end."""
-        if self.mask is None:
+        if self.order is None:
             return packed.reshape(self.time, self.batch, packed.shape[1]).flip(0).reshape(packed.shape)
         return packed.index_select(0, self._turned)
 
     @cached_property
     def _turned(self) -> Tensor:
-        assert self.mask is not None
-        return self.backwards(self.mask.device)
+        assert self.order is not None
+        return self.backwards(self.order.device)
 
     def backwards(self, device: torch.device) -> Tensor:
         """Which packed row to take at each place to have every sequence backwards, each from its own end. [N]"""
