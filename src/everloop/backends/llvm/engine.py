@@ -94,13 +94,18 @@ def steps_of(batch_sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return sizes, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])[: len(sizes)]
 
 
-def parts(batch: int, threads: int) -> int:
+def parts(batch: int, threads: int, weights: int = 0) -> int:
     """Into how many blocks of sequences a batch is cut for some threads: a few more than there are threads, if each is
-    of some size, so that a thread that is late finds its work done by the others.
+    of some size, so that a thread that is late finds its work done by the others. Not so where every block reads more
+    weights at every step than a core's own cache holds.
     """
     if threads <= 1 or batch <= 1:
         return min(batch, 1)
-    return min(batch, 2 * threads if batch >= 16 * threads else threads)
+    return min(batch, 2 * threads if batch >= 16 * threads and weights <= CACHED else threads)
+
+
+CACHED = 500_000
+"""Weights that the second-level cache of a core holds: 2 MB."""
 
 
 def cut(batch: int, count: int) -> list[tuple[int, int]]:

@@ -84,7 +84,8 @@ class LlvmKernel:
         engine = self._trained(wanted).forward if keep else self._inference
         like, batch = _like(inputs, states), _batch(states, batch_sizes)
         shape = inputs["x"].shape[:-1]
-        call = _Call(engine, like, parts(batch, get_num_threads()), batch, batch_sizes, shape, order)
+        blocks = parts(batch, get_num_threads(), engine.layout.weight_count)
+        call = _Call(engine, like, blocks, batch, batch_sizes, shape, order)
         outputs = {name: _room(like, shape, b.width) for name, b in engine.program.outers.items()}
         final = {name: like.new_empty(batch, buffer.width) for name, buffer in engine.program.new.items()}
         given = {name: array for name, array in inputs.items() if name in engine.program.inputs}
