@@ -28,9 +28,9 @@ class Kernel(Protocol):
     A kernel that compiles when it is first called has `prepare(wanted)`, too, which compiles what `forward` and
     `backward` will need (None: `forward` without `keep`): where that fails, the reference runs instead.
 
-    A kernel with `takes_steps = True` may get inputs as [T, B, F] and states in the order of the caller, and gives what it
-    makes so; forward and backward then take a further `order`, int64 [B]: the sequences, longest first, where they differ
-    in length. What lies past the end of a sequence is not read, and is zero in what comes out.
+    A kernel with `takes_steps = True` may get inputs as [T, B, F] and states in the order of the caller, and gives what
+    it makes so; forward and backward then take a further `order`, int64 [B]: the sequences, longest first, where they
+    differ in length. What lies past the end of a sequence is not read, and is zero in what comes out.
     """
 
     @property
