@@ -149,6 +149,7 @@ def _extent(node: Expr, program: Program, axis: Mapping[Size, int]) -> tuple[int
     return () if node.size is None else (axis[node.size.root()], program.width(node))
 
 
+@cache
 def pool() -> int:
-    """The address of the function that has blocks run by several threads."""
+    """The address of the function that has blocks run by several threads: compiled when a call first wants several."""
     return run_address()

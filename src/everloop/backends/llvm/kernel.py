@@ -239,7 +239,6 @@ class _Shape:
             "order": self.order.ctypes.data,
             "time": max(0, time),
             "count": len(blocks),
-            "pool": pool(),
             "span": span,
         }
         values |= {f"at:{name}": place for name, place in places.items()}
@@ -295,9 +294,8 @@ class _Call:
             if grads is not None:
                 record[place + GRADS] = grads.data_ptr() + k * grads.stride(0) * grads.element_size()
         words[at["blocks"]], words[at["packed"]] = record.buffer_info()[0], begin
-        words[at["threads"]] = (
-            self.threads if self.engine.program.request.shared else min(self.threads, len(shape.blocks))
-        )
+        threads = self.threads if self.engine.program.request.shared else min(self.threads, len(shape.blocks))
+        words[at["threads"]], words[at["pool"]] = threads, pool() if threads > 1 else 0
         if self.order is not None:
             words[at["order"]] = words[at["index"]] = self.order.data_ptr()
         alive = []
