@@ -55,6 +55,7 @@ def _navigation(kinds: dict[str, list[str]]) -> list[dict]:
     ]
     return [
         {"Everloop": "index.md"},
+        {"Coming from torch": "torch.md"},
         {"The language": "language.md"},
         {"Cells": ["cells/index.md", *by_kind]},
         {"Inside the compiler": "compiler.md"},

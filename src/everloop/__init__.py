@@ -42,6 +42,7 @@ _HOME = {
     "Stream": "everloop.stream",
     "StreamPool": "everloop.stream",
     "cell": "everloop.lang.cell",
+    "convert": "everloop.nn.convert",
     "explain": "everloop.nn.explain",
     "get_num_threads": "everloop.backends.llvm.threads",
     "load": "everloop.tasks",
@@ -62,6 +63,7 @@ __all__ = [
     "absolute",
     "blocks",
     "cell",
+    "convert",
     "cos",
     "cumsum",
     "elu",
@@ -176,6 +178,7 @@ if TYPE_CHECKING:
         zoneout,
     )
     from everloop.nn import Recurrent
+    from everloop.nn.convert import convert
     from everloop.nn.explain import explain
     from everloop.stream import Stream, StreamPool
     from everloop.tasks import load

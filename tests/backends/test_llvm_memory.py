@@ -4,7 +4,6 @@ range of numbers; where there can be no kernel, the reference runs.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import mmap
 import os
@@ -14,7 +13,6 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ import torch
 from torch import Tensor
 
 from everloop import backends, cells
-from everloop.backends import Kernel
 from everloop.backends.llvm import kernel as torch_kernel
 from everloop.backends.llvm import step as numpy_step
 from everloop.backends.llvm.memory import SMALL, take
@@ -44,61 +41,21 @@ SIZES = {"input": 5, "hidden": 7}
 # Memory
 
 
-class Fenced:
-    """A kernel all of whose memory is filled with NaN, and ends where no memory is; whoever touches that, crashes."""
-
-    def __init__(self, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.kernel, self.patch = kernel, monkeypatch
-
-    @property
-    def source(self) -> str:
-        return self.kernel.source
-
-    def forward(self, *args: Any, **options: Any) -> Any:
-        return self._fenced(self.kernel.forward, *args, **options)
-
-    def backward(self, *args: Any) -> Any:
-        return self._fenced(self.kernel.backward, *args)
-
-    def _fenced(self, run: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        def new_empty(like: Tensor, *shape: Any, **_: Any) -> Tensor:
-            return room(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape, like.dtype)
-
-        with self.patch.context() as patch:
-            patch.setattr(torch_kernel, "take", lambda count, like: room((count,), like.dtype))
-            patch.setattr(Tensor, "new_empty", new_empty)
-            return run(*args, **options)
-
-
-def room(shape: tuple[int, ...], dtype: torch.dtype, align: int = 64) -> Tensor:
-    """NaN, at the end of what can be read and written; it begins at a multiple of `align` bytes."""
-    count, item = prod(shape), torch.empty((), dtype=dtype).element_size()
-    size = -(-max(count * item, 1) // align) * align
-    whole = (-(-size // mmap.PAGESIZE) + 1) * mmap.PAGESIZE
-    pages = mmap.mmap(-1, whole)
-    end = ctypes.addressof(ctypes.c_char.from_buffer(pages)) + whole - mmap.PAGESIZE
-    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), mmap.PAGESIZE, 0) == 0
-    room = np.frombuffer(pages, np.uint8, size, whole - mmap.PAGESIZE - size)
-    return torch.from_numpy(room).view(dtype)[:count].fill_(torch.nan).view(shape)
-
-
-def moved(array: Tensor) -> Tensor:
-    return room(tuple(array.shape), array.dtype, array.element_size()).copy_(array)
-
-
 @pytest.mark.skipif(not LINUX, reason="memory is fenced by mprotect")
 @pytest.mark.parametrize("name", FEW)
 def test_nothing_beyond_an_array_is_touched_and_nothing_unwritten_is_read(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, fence: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dtype = "float32" if name in ("lstm", "mingru") else "float64"
     kernel, recurrence = kernel_of("llvm", cells.get(name), {"input": 13, "hidden": 19}, dtype)
-    monkeypatch.setattr(Drawn, "to", lambda drawn, kind, device="cpu": drawn.each(lambda array: moved(array.to(kind))))
+    monkeypatch.setattr(
+        Drawn, "to", lambda drawn, kind, device="cpu": drawn.each(lambda array: fence.moved(array.to(kind)))
+    )
     for sizes in ((5, 4, 4, 1), (17,) * 3, (1, 1), (9,) * 40 + (3,) * 3, ()):
         for count in (1, 3):
             torch.set_num_threads(count)
             trial = Trial(sizes, idle=1, dtype=dtype)
-            check_kernel(Fenced(kernel, monkeypatch), recurrence.graph, recurrence.sizes, trial)
+            check_kernel(fence.around(kernel), recurrence.graph, recurrence.sizes, trial)
     torch.set_num_threads(1)
 
 

@@ -34,12 +34,12 @@ def sizes_of(graph: Graph, width: int, hidden: int) -> dict[str, int]:
     return {name: sizes[name] for name in dict.fromkeys(["input", *graph.size_names])} | {"input": width}
 
 
-def layer_sizes(graphs: Sequence[Graph], width: int = 4, hidden: int = 8) -> list[dict[str, int]]:
-    found = []
-    for k, graph in enumerate(graphs):
-        found.append(sizes_of(graph, width, hidden + 4 * k))
+def layer_sizes(graphs: Sequence[Graph], takes: Sequence[int], width: int = 4, hidden: int = 8) -> list[dict[str, int]]:
+    found, widths = [], [width]
+    for k, (graph, take) in enumerate(zip(graphs, takes, strict=True)):
+        found.append(sizes_of(graph, sum(widths[-take:]), hidden + 4 * k))
         size = graph.outputs["y"].size
-        width = found[-1][str(size)]
+        widths.append(found[-1][str(size)])
     return found
 
 
@@ -51,12 +51,12 @@ def width_of(size: Any, sizes: dict[str, int]) -> int:
     return 1 if size is None else sizes[str(size)]
 
 
-def check_composed(graphs: list[Graph], names: list[str] | None = None) -> Graph:
+def check_composed(graphs: list[Graph], names: list[str] | None = None, takes: list[int] | None = None) -> Graph:
     """One step of the stack is one step of each of its layers."""
     torch.manual_seed(0)
-    called = names or [str(k) for k in range(len(graphs))]
-    each = layer_sizes(graphs)
-    stack = compose(graphs, names)
+    called, taken = names or [str(k) for k in range(len(graphs))], takes or [1] * len(graphs)
+    each = layer_sizes(graphs, taken)
+    stack = compose(graphs, names, takes)
     sizes = joint_sizes(stack, each, names)
     given = {"x": drawn(ROWS, each[0]["input"])}
     given |= {name: drawn(ROWS, width_of(leaf.size, sizes)) for name, leaf in stack.inputs.items() if name != "x"}
@@ -65,8 +65,9 @@ def check_composed(graphs: list[Graph], names: list[str] | None = None) -> Graph
     like = state or {"like": given["x"]}
     outputs, new = evaluate_step(stack, given, like, sizes)
 
-    y, found = given["x"], {}
-    for name, graph, lengths in zip(called, graphs, each, strict=True):
+    ys, found = [given["x"]], {}
+    for name, graph, lengths, take in zip(called, graphs, each, taken, strict=True):
+        y = torch.cat(ys[-take:], -1)
         own = {"x": y}
         for side, leaf in graph.inputs.items():
             if side in graph.draws:
@@ -76,9 +77,9 @@ def check_composed(graphs: list[Graph], names: list[str] | None = None) -> Graph
         own |= {param: given[f"{name}.{param}"] for param in graph.held}
         before = {key: state[f"{name}.{key}"] for key in graph.states}
         result, after = evaluate_step(graph, own, before or {"like": y}, lengths)
-        y = result["y"]
+        ys.append(result["y"])
         found |= {f"{name}.{key}": value for key, value in after.items()}
-    assert_close(outputs["y"], y, what="the output")
+    assert_close(outputs["y"], ys[-1], what="the output")
     assert new.keys() == found.keys()
     for key, value in found.items():
         assert_close(new[key], value, what=f"the new {key}")
@@ -109,6 +110,28 @@ def test_every_cell_twice(name: str) -> None:
 def test_another_cell_in_every_layer(names: list[str]) -> None:
     stack = check_composed([cells.get(name).graph for name in names])
     assert stack.name == " + ".join(names)
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_every_cell_above_two_others(name: str) -> None:
+    """What it does with x besides multiplying it with matrices sees both."""
+    graph, gru = cells.get(name).graph, cells.get("gru").graph
+    stack = check_composed([gru, graph, gru], takes=[1, 2, 3])
+    held = {part for part in stack.params if part.startswith("1.") and stack.params[part].made is None}
+    assert held == {f"1.{param}" for param in graph.held}
+
+
+def test_what_reads_several_reads_columns() -> None:
+    lstm = cells.get("lstm").graph
+    stack = check_composed([lstm, lstm], takes=[1, 2])
+    assert [param for param in stack.params if param.startswith("1.W[")] == [
+        f"1.W[{k}].{gate}" for gate in "ifgo" for k in (0, 1)
+    ]
+    assert not [param for param in stack.params if "place" in param]
+    assert [str(size) for size in stack.params["1.W[1].f"].sizes] == ["1.hidden", "0.hidden"]
+    normal = cells.get("mogrifier_lstm").graph
+    places = [param for param in check_composed([lstm, normal], takes=[1, 2]).params if "place" in param]
+    assert places == ["1.place[0]", "1.place[1]"]
 
 
 def test_a_whole_model() -> None:
@@ -214,3 +237,11 @@ class TestMistakes:
             compose([graph, graph], ["a", "a"])
         with pytest.raises(TypeError, match="the names a came for 2 graphs"):
             compose([graph, graph], ["a"])
+
+    def test_takes(self) -> None:
+        graph = cells.get("elman").graph
+        for takes in ([1], [0, 1], [1, 3], [2, 1]):
+            with pytest.raises(
+                TypeError, match=r"takes \[.*\] came; expected for each graph 1 or more, up to all that"
+            ):
+                compose([graph, graph], takes=takes)

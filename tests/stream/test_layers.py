@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from everloop import cells, load, relu
 from everloop.lang.cell import cell
@@ -124,9 +125,10 @@ def test_a_file_is_the_layer(tmp_path: Path, made: Any) -> None:
     layer = layer_of(made)
     save_layer(layer, tmp_path / "layer.safetensors")
     found = load_layer(tmp_path / "layer.safetensors")
-    assert found.cell.name == made.name
-    assert found.cell.options == made.options
-    assert found.cell.rewrites == made.rewrites
+    for kept in found.cells:
+        assert kept.name == made.name
+        assert kept.options == made.options
+        assert kept.rewrites == made.rewrites
     check(found, layer)
     again = load(tmp_path / "layer.safetensors")
     assert isinstance(again, Layers)
@@ -137,6 +139,26 @@ def test_a_loaded_layer_can_be_kept_again(tmp_path: Path) -> None:
     save_layer(layer_of("lstm", both=True), tmp_path / "one")
     save_layer(load_layer(tmp_path / "one"), tmp_path / "two")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_file_of_the_first_format_still_loads(tmp_path: Path) -> None:
+    """As it was written when all layers of a file were alike."""
+    layer = layer_of(zoneout(cells.get("lstm"), c=0.5), both=True)
+    header = {
+        "format": 1,
+        "cell": {"name": "lstm", "transforms": [{"name": "zoneout", "shares": [["c", 0.5]]}]},
+        "sizes": {"input": 3, "hidden": 4},
+        "layers": 2,
+        "bidirectional": True,
+    }
+    save_file(layer.state_dict(), tmp_path / "old", {"everloop": json.dumps(header)})
+    found = load_layer(tmp_path / "old")
+    assert [sizes["input"] for sizes in found.sizes] == [3, 8]
+    check(found, layer)
+    header |= {"cell": {"name": "lstm"}, "bidirectional": False}
+    plain = layer_of("lstm")
+    save_file(plain.state_dict(), tmp_path / "plain", {"everloop": json.dumps(header)})
+    check(load_layer(tmp_path / "plain"), plain)
 
 
 def test_a_snapshot_survives_the_file(tmp_path: Path) -> None:
@@ -172,6 +194,10 @@ class TestWhatCannotBeKept:
         self.refused(cells.get("lstm").rewritten(lambda graph: graph), tmp_path, "is none of the transforms residual")
 
 
+def one_layer(kept: dict[str, Any]) -> dict[str, Any]:
+    return {"layers": [{"cell": kept, "sizes": {"input": 3, "hidden": 4}}]}
+
+
 class TestDamaged:
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
@@ -204,7 +230,7 @@ class TestDamaged:
             content = path.read_bytes()
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             facts = {**json.loads(header["__metadata__"]["everloop"]), **entries}
-            kept = {name: value for name, value in facts.items() if value is not None}
+            kept = {name: value for name, value in facts.items() if name not in entries or value is not None}
             path.write_bytes(save(load(content), {"everloop": json.dumps(kept)}))
 
         return write
@@ -212,11 +238,16 @@ class TestDamaged:
     @pytest.mark.parametrize(
         ("entries", "words"),
         [
-            ({"format": 2}, "format 2 came; this Everloop reads format 1"),
-            ({"sizes": None}, "its header is damaged (KeyError('sizes'))"),
-            ({"cell": {"name": "ltsm"}}, "no cell is named 'ltsm'; did you mean"),
-            ({"cell": {"name": "lstm", "transforms": [{"name": "odd"}]}}, "the transform 'odd' came; there are"),
-            ({"cell": {"name": "lstm", "options": {"act": "tanh"}}}, "lstm has no option 'act'"),
+            ({"format": 3}, "format 3 came; this Everloop reads formats 1 to 2"),
+            ({"format": []}, "format [] came; this Everloop reads formats 1 to 2"),
+            ({"skip": None}, "its header is damaged (KeyError('skip'))"),
+            ({"skip": "sparse"}, "skip: 'sparse' came; expected None, 'residual' or 'dense'"),
+            ({"layers": []}, "0 cells and 0 sizes came; expected one of both per layer"),
+            ({"layers": 2}, "its header is damaged (TypeError("),
+            (one_layer({"name": "ltsm"}), "no cell is named 'ltsm'; did you mean"),
+            (one_layer({"name": "lstm", "transforms": [{"name": "odd"}]}), "the transform 'odd' came; there are"),
+            (one_layer({"name": "lstm", "options": {"act": "tanh"}}), "lstm has no option 'act'"),
+            ({"format": 1, "layers": 2}, "its header is damaged (KeyError('cell'))"),
         ],
     )
     def test_headers(self, path: Path, change: Callable[..., None], entries: dict[str, Any], words: str) -> None:
@@ -226,14 +257,19 @@ class TestDamaged:
         assert words in str(caught.value)
 
     def test_sizes_that_do_not_fit(self, path: Path, change: Callable[..., None]) -> None:
-        change(sizes={"input": 3, "hidden": 5})
+        lstm = {"name": "lstm"}
+        change(layers=[{"cell": lstm, "sizes": {"input": 3, "hidden": 5}}])
         with pytest.raises(ValueError, match=r"weights: W of shape \(16, 3\) came; expected \(20, 3\)"):
             load_layer(path).stream()
-        change(sizes={"input": 3, "hidden": 4}, layers=3)
+        alike = {"cell": lstm, "sizes": {"input": 4, "hidden": 4}}
+        change(layers=[{"cell": lstm, "sizes": {"input": 3, "hidden": 4}}, alike, alike])
         with pytest.raises(
             ValueError, match=r"weights: layers\.2\.0\.W is missing; there are layers\.0\.0\.U, layers\.0\.0\.W"
         ):
             load_layer(path).stream()
+        change(layers=[{"cell": lstm, "sizes": {"input": 3, "hidden": 5}}, alike])
+        with pytest.raises(ValueError, match=r"sizes: an input of 4 came for layer 1, which is given 5"):
+            load_layer(path)
 
 
 def test_what_is_streamed_is_one_step(numbers: np.random.Generator) -> None:

@@ -31,6 +31,14 @@ class Kernel(Protocol):
     A kernel with `takes_steps = True` may get inputs as [T, B, F] and states in the order of the caller, and gives what
     it makes so; forward and backward then take a further `order`, int64 [B]: the sequences, longest first, where they
     differ in length. What lies past the end of a sequence is not read, and is zero in what comes out.
+
+    One with `takes_reverse = True` may then get `reverse=True`, forward and backward: every sequence is read from its
+    own end to its start, and what comes out lies in the order of the inputs.
+
+    A kernel with `keeps(wanted, sequences, rows)` says, from sizes alone (ints, or symbols of torch), how many numbers
+    of type `kept_dtype` forward keeps at most. rows: of all steps, [N, F] or [T, B, F] without F. Its forward may get
+    `room`, one axis of exactly so many, and keeps in it alone: `kept_in(room, inputs, sequences, shape)` gives what
+    backward reads (shape: that of an input without F), in another call or at another number of threads, too.
     """
 
     @property

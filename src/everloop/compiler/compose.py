@@ -1,4 +1,5 @@
-"""A stack of layers as one step: graphs put one on top of the other, each taking the output of the one below as x.
+"""A stack of layers as one step: graphs put one on top of the other, each taking the output of the one below as x, or
+those of several below, side by side.
 
 What is put together need not be a cell. The scaling of an input and the layer that reads an output off the units are
 graphs as well, without states, so that a whole trained model is one graph, and one call per time step.
@@ -6,23 +7,38 @@ graphs as well, without states, so that a whole trained model is one graph, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 from everloop.compiler.check import check
-from everloop.lang.expr import ELEMENTWISE, Expr, Shape, Size, apply, const, rebuild, same_size, spread, toposort
+from everloop.lang.expr import (
+    ELEMENTWISE,
+    Expr,
+    Shape,
+    Size,
+    apply,
+    const,
+    count,
+    rebuild,
+    same_size,
+    spread,
+    toposort,
+)
 from everloop.lang.functions import carry_composites
 from everloop.lang.graph import Graph
 from everloop.lang.param import Param
 
 
-def compose(graphs: Sequence[Graph], names: Sequence[str] | None = None) -> Graph:
+def compose(graphs: Sequence[Graph], names: Sequence[str] | None = None, takes: Sequence[int] | None = None) -> Graph:
     """One graph of several, the lowest first.
 
     names: what each is called (0, 1, 2 ... unless given). States, parameters and sizes carry it in front: `0.h`,
     `1.W.i`, `1.hidden`; so do named values. The size of the lowest input stays `input`. Side inputs are shared by name,
     unless they differ in size, as one that is as wide as the input of each layer: then a layer has its own, `1.mask`.
+    takes: how many of the outputs below each takes as its x (1 unless given), the nearest ones, side by side with the
+    lowest first; the lowest of all is x itself. The size of what several make together is `1.input`.
     Inputs that a layer draws at random in training are their means: the result is for running, not for training.
     """
     called = [str(k) for k in range(len(graphs))] if names is None else list(names)
@@ -30,9 +46,12 @@ def compose(graphs: Sequence[Graph], names: Sequence[str] | None = None) -> Grap
         raise TypeError("compose: no graph came; expected one or more, the lowest first")
     if len(called) != len(graphs) or len(set(called)) != len(called):
         raise TypeError(f"compose: the names {', '.join(called)} came for {len(graphs)} graphs; expected one for each")
+    taken = [1] * len(graphs) if takes is None else list(takes)
+    if len(taken) != len(graphs) or not all(1 <= take <= place + 1 for place, take in enumerate(taken)):
+        raise TypeError(f"compose: takes {taken} came; expected for each graph 1 or more, up to all that is below it")
     stack = _Stack(Expr("input", (), "x", Size("input")))
-    for name, graph in zip(called, graphs, strict=True):
-        _Layer(name, graph, stack).put()
+    for name, graph, take in zip(called, graphs, taken, strict=True):
+        _Layer(name, graph, stack, stack.outputs[-take:]).put()
     return check(
         Graph(
             " + ".join(graph.name for graph in graphs),
@@ -40,7 +59,7 @@ def compose(graphs: Sequence[Graph], names: Sequence[str] | None = None) -> Grap
             stack.states,
             stack.params,
             stack.new,
-            {"y": stack.top},
+            {"y": stack.outputs[-1]},
             stack.start | stack.side_start(),
             stack.names,
             {},
@@ -80,7 +99,7 @@ def scaling() -> Graph:
 
 @dataclass
 class _Stack:
-    """What has been put together so far. `top` is the output of the uppermost layer."""
+    """What has been put together so far. `outputs`: x, and what each layer makes, the lowest first."""
 
     bottom: Expr
     side: dict[str, Expr] = field(default_factory=dict)
@@ -94,7 +113,7 @@ class _Stack:
     given: dict[str, set[float | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.top = self.bottom
+        self.outputs = [self.bottom]
 
     def side_start(self) -> dict[str, float]:
         """What side inputs are if they are not given: where the layers disagree, they must be."""
@@ -103,19 +122,26 @@ class _Stack:
 
 
 class _Layer:
-    """One graph on its way into a stack: every size, parameter and state made anew under a name of its own."""
+    """One graph on its way into a stack: every size, parameter and state made anew under a name of its own.
 
-    def __init__(self, name: str, graph: Graph, stack: _Stack) -> None:
+    below: the vectors that are its x, side by side.
+    """
+
+    def __init__(self, name: str, graph: Graph, stack: _Stack, below: Sequence[Expr]) -> None:
         self.name, self.graph, self.stack = name, graph, stack
-        below, x = stack.top, graph.inputs["x"]
-        if below.size is None or x.size is None:
+        x = graph.inputs["x"].size
+        sizes = [value.size for value in below if value.size is not None]
+        if x is None or len(sizes) < len(below):
             raise TypeError(f"compose: {graph.name} ({name}) takes a vector of features; one number per row came")
-        self.fresh: dict[Size, Size] = {x.size.root(): below.size}
+        self.fresh: dict[Size, Size] = {x.root(): sizes[0]} if len(below) == 1 else {}
+        self.params = {param.name: param for param in map(self.param, graph.params.values())}
+        self.beside = SideBySide(name, below, self.size(x), self.params.values()) if len(below) > 1 else None
+        self.x = self.beside.value if self.beside else below[0]
 
     def put(self) -> None:
         graph, stack = self.graph, self.stack
-        stack.params |= {param.name: param for param in map(self.param, graph.params.values())}
-        done: dict[Expr, Expr] = {graph.inputs["x"]: stack.top}
+        stack.params |= self.params
+        done: dict[Expr, Expr] = {graph.inputs["x"]: self.x}
         done |= {leaf: self.side(name, leaf) for name, leaf in graph.inputs.items() if name != "x"}
         for node in graph.nodes:
             if node not in done:
@@ -131,7 +157,9 @@ class _Layer:
         stack.init |= {f"{self.name}.{name}": value for name, value in graph.init.items()}
         stack.sizes |= {f"{self.name}.{name}": value for name, value in graph.sizes.items()}
         output = graph.outputs["y"]
-        stack.top = self.sized(output, done[output])
+        stack.outputs.append(self.sized(output, done[output]))
+        if self.beside:
+            stack.params |= self.beside.read_by([stack.outputs[-1], *stack.new.values()])
 
     def size(self, size: Size) -> Size:
         """The size that stands for one of the layer's own."""
@@ -173,6 +201,10 @@ class _Layer:
         if node.op in ("state", "vector"):
             return self.leaf(node)
         args = [done[arg] for arg in node.args]
+        if self.beside and node.op == "matmul" and args[0] is self.x:
+            matrix = f"{self.name}.{node.attr[0]}"
+            if matrix in self.beside.products:
+                return self.beside.products[matrix]
         if node.op not in ELEMENTWISE:
             args = [self.sized(old, new) for old, new in zip(node.args, args, strict=True)]
         return self.rebuilt(node, args)
@@ -191,3 +223,59 @@ class _Layer:
     def sized(self, old: Expr, new: Expr) -> Expr:
         """A mean that took the place of a vector is one number: repeated where a vector is needed."""
         return spread(new, self.size(old.size)) if old.size is not None and new.size is None else new
+
+
+class SideBySide:
+    """Several vectors as one. The language has no such operation, but matrices that put each in its place.
+
+    A product with what they make is one of each with the columns of the matrix that belong to it: `products`, by the
+    names of the matrices. Those that are block-diagonal have no such columns.
+    """
+
+    def __init__(self, name: str, vectors: Sequence[Expr], size: Size, params: Iterable[Param]) -> None:
+        self._vectors, self._params = vectors, dict[str, Param]()
+        places = _places([vector.size for vector in vectors if vector.size is not None], size)
+        self.value = self._sum(f"{name}.place", "", size, places)
+        self.products = {
+            param.name: self._sum(param.family, param.slot, param.sizes[0], [_times(param, place) for place in places])
+            for param in params
+            if param.is_matrix and param.blocks == 1 and same_size(param.sizes[1], size)
+        }
+
+    def read_by(self, roots: Sequence[Expr]) -> dict[str, Param]:
+        """The parameters made here that some values need."""
+        read = {name for node in toposort(roots) if node.op == "matmul" for name in node.attr}
+        return {name: param for name, param in self._params.items() if name in read}
+
+    def _sum(self, family: str, slot: str, rows: Size, matrices: Sequence[Expr]) -> Expr:
+        """Each matrix times its vector, added up."""
+        products = []
+        for k, (made, vector) in enumerate(zip(matrices, self._vectors, strict=True)):
+            param = Param(f"{family}[{k}]", slot, (rows, _shape(made).columns), made=made)
+            self._params[param.name] = param
+            products.append(Expr("matmul", (vector,), (param.name,), rows))
+        return reduce(lambda total, product: apply("add", total, product), products)
+
+
+def _places(sizes: Sequence[Size], whole: Size) -> list[Expr]:
+    """The matrices that put vectors of these sizes behind each other: a 1 in each column."""
+    places, begin = [], const(0)
+    for size in sizes:
+        shape = Shape(whole, size)
+        row, down = Expr("row", (), None, shape), apply("add", Expr("column", (), None, shape), begin)
+        places.append(apply("mul", apply("ge", row, down), apply("ge", down, row)))
+        begin = apply("add", begin, count(size))
+    return places
+
+
+def _times(matrix: Param, place: Expr) -> Expr:
+    """The columns of a matrix that belong to a place."""
+    rows, columns = matrix.sizes
+    held = Expr("matrix", (), matrix.name, Shape(rows, columns))
+    whole = held if matrix.made is None else matrix.made
+    return Expr("compose", (whole, place), None, Shape(rows, _shape(place).columns))
+
+
+def _shape(matrix: Expr) -> Shape:
+    assert isinstance(matrix.size, Shape)
+    return matrix.size

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from everloop import backends
-from everloop.compiler.ahead import ahead
 from everloop.compiler.describe import KINDS
-from everloop.compiler.kernel import kernel_graph
 from everloop.compiler.plan import plan
 from everloop.nn.recurrent import Recurrent
 
@@ -24,32 +24,56 @@ class Part:
 
 
 @dataclass(frozen=True)
+class CellPlan:
+    """What holds for all layers of one cell.
+
+    kind: of the cell's plan. reasons: backend -> why it runs these layers or does not, the preferred ones first.
+    """
+
+    cell: str
+    layers: tuple[int, ...]
+    kind: str
+    reasons: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Explanation:
     """What runs a layer; as text, in words.
 
-    kind: of the cell's plan. asked: the backend that was asked for, or "auto". reasons: backend -> why it runs the
-    layer or does not, the preferred ones first.
+    asked: the backend that was asked for, or "auto". plans: one for each cell.
     """
 
     layer: str
-    kind: str
     device: str
     dtype: str
     asked: str
-    reasons: dict[str, str]
+    plans: tuple[CellPlan, ...]
     parts: tuple[Part, ...]
+
+    @property
+    def kind(self) -> str:
+        """Of the plan of the lowest layer."""
+        return self.plans[0].kind
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.layer} on {self.device} in {self.dtype}"
-        yield KINDS[self.kind]
+        for found in self.plans:
+            if len(self.plans) > 1:
+                yield ""
+                places = ", ".join(map(str, found.layers))
+                yield f"layer{'s' * (len(found.layers) > 1)} {places}: {found.cell}"
+            yield KINDS[found.kind]
+            yield ""
+            wide = max(map(len, found.reasons))
+            for name, reason in found.reasons.items():
+                yield f"  {name:<{wide}}  {reason}"
         yield ""
-        wide = max(map(len, self.reasons))
-        for name, reason in self.reasons.items():
-            yield f"  {name:<{wide}}  {reason}"
-        yield ""
+        yield from self._table()
+
+    def _table(self) -> Iterator[str]:
         sizes = list(dict.fromkeys(size for part in self.parts for size in part.sizes))
         rows = [["layer", "direction", *sizes, "runs on"]]
         for part in self.parts:
@@ -68,21 +92,40 @@ def explain(layer: Recurrent) -> Explanation:
     if not isinstance(layer, Recurrent):
         raise TypeError(f"explain: a {type(layer).__name__} came; expected a layer, an everloop.Recurrent")
     like = layer.get_buffer("_like")
-    device, dtype = like.device.type, str(like.dtype)
-    graph = kernel_graph(ahead(layer.cell.graph).graph)
+    alike: dict[tuple, list[int]] = {}
+    for depth, cell in enumerate(layer.cells):
+        alike.setdefault((cell.step, cell.name, str(cell.options)), []).append(depth)
+    parts: list[Part] = []
+    plans: list[CellPlan] = []
+    for depths in alike.values():
+        found, made = _of_one_cell(layer, depths, like)
+        plans.append(found)
+        parts += made
+    parts.sort(key=lambda part: part.layer)
+    words = (repr(layer), str(like.device), str(like.dtype).removeprefix("torch."), backends.asked())
+    return Explanation(*words, tuple(plans), tuple(parts))
+
+
+def _of_one_cell(layer: Recurrent, depths: list[int], like: Tensor) -> tuple[CellPlan, list[Part]]:
+    graph = layer.layers[depths[0]][0].recurrence.graph  # type: ignore[index]
+    device, dtype, asked = like.device.type, str(like.dtype), backends.asked()
     refusals = {backend.name: backend.refuses(graph, device, dtype) for backend in backends.backends()}
-    asked = backends.asked()
     able = [name for name, refusal in refusals.items() if not refusal and asked in (backends.AUTO, name)]
     runs = able[0] if able else ""
-    parts = tuple(
-        Part(depth, ("forward", "backward")[direction], one.sizes, one.recurrence.ran_on(like) or runs)
-        for depth, directions in enumerate(layer.layers)
-        for direction, one in enumerate(directions)  # type: ignore[arg-type]
-    )
+    parts = [
+        Part(depth, direction, one.sizes, one.recurrence.ran_on(like) or runs)
+        for depth in depths
+        for direction, one in zip(_directions(layer), layer.layers[depth], strict=True)  # type: ignore[arg-type]
+    ]
     failed = any(part.backend != runs for part in parts)
     reasons = {name: _reason(name, refusal, runs, asked, failed) for name, refusal in refusals.items()}
-    words = (repr(layer), plan(graph).kind, str(like.device), dtype.removeprefix("torch."), asked)
-    return Explanation(*words, reasons, parts)
+    return CellPlan(layer.cells[depths[0]].name, tuple(depths), plan(graph).kind, reasons), parts
+
+
+def _directions(layer: Recurrent) -> tuple[str, ...]:
+    if layer.bidirectional:
+        return "forward", "backward"
+    return ("backward",) if layer.reverse else ("forward",)
 
 
 def _reason(name: str, refusal: str, runs: str, asked: str, failed: bool) -> str:

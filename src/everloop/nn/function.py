@@ -1,36 +1,45 @@
-"""The one autograd function: a layer's recurrence on packed sequences, for any cell and any backend."""
+"""A cell over whole sequences, as a function of tensors: for any backend, in either direction."""
 
 from __future__ import annotations
 
+import json
 import operator
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property
-from itertools import accumulate, compress
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-from everloop.backends import REFERENCE, Kernel, asked, compile_kernel, warn_of_failure
+from everloop.backends import REFERENCE, asked, compile_kernel
 from everloop.backends._evaluate import evaluate
 from everloop.backends._values import Values, Weights
-from everloop.backends.reference import ReferenceKernel
 from everloop.compiler.ahead import ahead
 from everloop.compiler.kernel import kernel_graph
 from everloop.compiler.plan import plan
 from everloop.lang.cell import Cell
 from everloop.lang.expr import Expr
 from everloop.lang.graph import Graph
+from everloop.nn.gradient import run
 from everloop.nn.packing import Packing
+from everloop.nn.runner import Arrays, Runner
+from everloop.nn.transforms import How, forward
+from everloop.stream.kept_cell import keep_cell, kept_cell
 
 
 class Recurrence:
-    """One cell with its sizes, ready to run: the states that need no past, matrices made of others, the kernel."""
+    """One cell with its sizes, ready to run: the states that need no past, matrices made of others, the kernel.
 
-    def __init__(self, cell: Cell, sizes: dict[str, int]) -> None:
-        self.cell, self.sizes = cell, sizes
-        found = ahead(cell.graph)
+    watched: the states and named values of the step whose history is an output, beside y. key: what the operator
+    `everloop::recurrence` calls it; where the cell can be named in a file, any process finds it by that.
+    """
+
+    def __init__(self, cell: Cell, sizes: Mapping[str, int], watched: Sequence[str] = ()) -> None:
+        self.cell, self.sizes, self.watched = cell, dict(sizes), tuple(watched)
+        found = ahead(_watching(cell.graph, self.watched))
         self.graph = kernel_graph(found.graph)
         self._early = {name: plan(_graph_of(name, value, found.graph)) for name, value in found.values.items()}
         members = {stack: tuple(param.name for param in params) for stack, params in self.graph.stacks.items()}
@@ -38,75 +47,243 @@ class Recurrence:
         # Where the kernel takes other arrays than the layer holds: the members of these, nothing for those held.
         gathered = {stack: names if held.get(stack) != names else () for stack, names in members.items()}
         self._gathered = gathered if members != held else {}
-        self._kernels: dict[tuple[str, torch.device, torch.dtype], _Compiled] = {}
+        # Whether the kernel is all there is to it.
+        self.plain = not (self._early or self._gathered)
+        self._runners: dict[tuple[str, torch.device, torch.dtype], Runner] = {}
+        # What the operator takes and gives, in this order.
+        self.inputs, self.states, self.stacks = (tuple(f) for f in (cell.graph.inputs, cell.graph.states, held))
+        self.outputs = ("y", *self.watched)
+        self.key = _key(self)
+        KNOWN[self.key] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Recurrence, (self.cell, self.sizes)
+        return Recurrence, (self.cell, self.sizes, self.watched)
 
     def __deepcopy__(self, _: Any) -> Recurrence:
         return self
 
     def __call__(
-        self,
-        inputs: Mapping[str, Tensor],
-        states: Mapping[str, Tensor],
-        weights: Mapping[str, Tensor],
-        packing: Packing,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """x and the side inputs [N, F] and states [B, H] give the outputs [N, H] and the final states [B, H]; packed,
-        longest first. They may be [T, B, F], and states in the order of the batch: then what comes out is so, too.
+        self, inputs: Arrays, states: Arrays, weights: Arrays, packing: Packing, reverse: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Outputs (y and what is watched) in the form of the inputs, and the final states [B, F].
+
+        inputs: x and the side inputs, all [T, B, F] in the caller's order of sequences, or all packed rows [N, F].
+        states: [B, F], in the same order. reverse: every sequence is read from its own end; what comes out at a step
+        belongs to the input of that step.
         """
+        x = inputs["x"]
+        if torch._C._is_any_autocast_enabled() and _autocast(x.device.type):
+            return self._cast(inputs, states, weights, packing, reverse)
+        if _watched_by_torch(x, weights):
+            return self._by_operator(inputs, states, weights, packing, reverse)
+        return self.run(inputs, states, weights, packing, reverse)
+
+    def run(
+        self, inputs: Arrays, states: Arrays, weights: Arrays, packing: Packing, reverse: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The shorter way, on plain tensors."""
         early: dict[str, Tensor] = {}
-        if self._early or self._gathered:
+        if not self.plain:
             members = Weights(self.cell.graph, self.sizes, weights, inputs["x"])
             if self._early:
-                inputs, early = self._run_early(inputs, states, members, packing.batch_sizes)
+                inputs, early = self._run_early(inputs, states, members, packing, reverse)
                 states = {name: states[name] for name in self.graph.states}
             if self._gathered:
                 stacks = self._gathered.items()
                 weights = {stack: members.stacked(names) if names else weights[stack] for stack, names in stacks}
-        outputs, final = self._kernel(inputs["x"], weights)(inputs, states, weights, packing)
-        return outputs["y"], {**final, **early} if early else final
+        outputs, final = run(self._runner(inputs["x"], weights), inputs, states, weights, packing, reverse)
+        return outputs, {**final, **early} if early else final
+
+    def _cast(
+        self, inputs: Arrays, states: Arrays, weights: Arrays, packing: Packing, reverse: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Under autocast: what comes takes the type of the weights, which is as exact or more so."""
+        x = inputs["x"]
+        dtype = next((array.dtype for array in weights.values()), x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return self(
+                {name: array.to(dtype) for name, array in inputs.items()},
+                {name: array.to(dtype) for name, array in states.items()},
+                weights,
+                packing,
+                reverse,
+            )
+
+    def _by_operator(
+        self, inputs: Arrays, states: Arrays, weights: Arrays, packing: Packing, reverse: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Through the operator, which compilers, transforms and modes of torch know how to treat."""
+        row = [[inputs[n] for n in self.inputs], [states[n] for n in self.states], [weights[n] for n in self.stacks]]
+        arrays = [array for part in row for array in part]
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            counts = len(self.inputs), len(self.states), len(self.stacks)
+            how = How(self.key, asked(), reverse, counts, len(self.outputs))
+            made: Any = forward(how, packing.given, *arrays)
+        else:
+            wanted = [_differentiated_here() and array.requires_grad for array in arrays]
+            made = torch.ops.everloop.recurrence(*row, packing.given, self.key, _asked(), reverse, wanted)
+        outputs = dict(zip(self.outputs, made, strict=False))
+        return outputs, dict(zip(self.states, made[len(self.outputs) :], strict=False))
 
     def _run_early(
-        self,
-        inputs: Mapping[str, Tensor],
-        states: Mapping[str, Tensor],
-        members: Weights,
-        batch_sizes: Sequence[int],
+        self, inputs: Arrays, states: Arrays, members: Weights, packing: Packing, reverse: bool
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The inputs, with the states that need no past among them, and the final values of these."""
-        given, final, total = dict(inputs), {}, inputs["x"].shape[0]
+        given, final, shape = _without_padding(inputs, packing), {}, inputs["x"].shape[:-1]
+        total = shape.numel()
         for name, schedule in self._early.items():
             graph = schedule.graph
             values = Values(members, self.sizes, inputs["x"])
-            values.update({leaf: given[other] for other, leaf in graph.inputs.items() if other in given})
+            leaves = {leaf: given[other] for other, leaf in graph.inputs.items() if other in given}
+            values.update({leaf: array.reshape(total, array.shape[-1]) for leaf, array in leaves.items()})
             evaluate(schedule.before, values, total)
-            given[name], final[name] = delay(values.rows(graph.outputs["y"], total), states[name], batch_sizes)
+            new = values.rows(graph.outputs["y"], total)
+            if len(shape) == 2:
+                given[name], final[name] = _delayed(new.reshape(*shape, -1), states[name], packing, reverse)
+            else:
+                given[name], final[name] = _delayed_rows(new, states[name], packing, reverse)
         return given, final
 
     def ran_on(self, x: Tensor) -> str:
         """The backend whose kernel has run arrays like x, if any has."""
-        found = self._kernels.get((asked(), x.device, x.dtype))
+        found = self._runners.get((asked(), x.device, x.dtype))
         return found.backend if found else ""
 
-    def _kernel(self, x: Tensor, weights: Mapping[str, Tensor]) -> _Compiled:
+    def runner(self, backend: str, device: torch.device, dtype: torch.dtype) -> Runner:
+        """The kernel on a backend, or on the one that is chosen where it is called auto."""
+        key = (backend, device, dtype)
+        found = self._runners.get(key)
+        if found is None:
+            backend, kernel = compile_kernel(self.graph, self.sizes, device.type, str(dtype), backend)
+            found = self._runners[key] = Runner(backend, kernel, self.graph, self.sizes)
+        return found
+
+    def _runner(self, x: Tensor, weights: Arrays) -> Runner:
         device, dtype, backend = x.device, x.dtype, asked()
         for array in weights.values():
             if array.dtype is not dtype or array.device != device:
                 # What does not fit together is torch's to convert, or to refuse.
                 backend = REFERENCE
-        key = (backend, device, dtype)
-        found = self._kernels.get(key)
-        if found is None:
-            backend, kernel = compile_kernel(self.graph, self.sizes, device.type, str(dtype), backend)
-            found = self._kernels[key] = _Compiled(backend, kernel, self.graph, self.sizes)
-        return found
+        return self.runner(backend, device, dtype)
+
+
+KNOWN: WeakValueDictionary[str, Recurrence] = WeakValueDictionary()
+"""Recurrences by key, as long as somebody has them."""
+
+
+def find(key: str) -> Recurrence:
+    """The recurrence of a key: one that there is, or one that its key describes."""
+    found = KNOWN.get(key)
+    if found is None:
+        facts = json.loads(key)
+        if not isinstance(facts["cell"], dict):
+            raise LookupError(
+                f"the operator everloop::recurrence was called for the cell {facts['cell']}, which this process does "
+                "not know: build a layer of it first, and keep it"
+            )
+        found = Recurrence(
+            kept_cell(facts["cell"], "the operator everloop::recurrence"), facts["sizes"], facts["watched"]
+        )
+    return found
+
+
+def _key(recurrence: Recurrence) -> str:
+    try:
+        cell: Any = keep_cell(recurrence.cell)
+    except ValueError:
+        # Known to this process alone, as long as it has it.
+        cell = f"{recurrence.cell.name} {id(recurrence.cell)}"
+    return json.dumps({"cell": cell, "sizes": recurrence.sizes, "watched": recurrence.watched})
+
+
+@torch.compiler.assume_constant_result
+def _asked() -> str:
+    return asked()
+
+
+def _differentiated_here() -> bool:
+    """Whether who calls now is who takes gradients: not where a program is written down, for anybody to run. It keeps
+    nothing for a gradient, which does it again.
+    """
+    if torch.compiler.is_compiling():
+        return torch.is_grad_enabled() and not torch.compiler.is_exporting()
+    return torch.is_grad_enabled() and torch._C._get_tracing_state() is None
+
+
+def _autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _watched_by_torch(x: Tensor, weights: Arrays) -> bool:
+    """Whether a compiler, a transform of torch.func, a mode, a tracer or a kind of tensor of its own looks at what is
+    done, so that it has to be one operator.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or type(x) not in PLAIN
+        or x.is_meta
+        or any(type(array) not in PLAIN for array in weights.values())
+    )
+
+
+PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _watching(graph: Graph, watched: Sequence[str]) -> Graph:
+    """The graph with values of the step as outputs, beside y."""
+    if not watched:
+        return graph
+    named = {name: node for node, name in graph.names.items()} | graph.new
+    for name in watched:
+        if name not in named or named[name].size is None:
+            known = ", ".join(name for name, node in named.items() if node.size is not None)
+            raise ValueError(f"{graph.name} has no state or named value {name!r}; there are {known}")
+    return replace(graph, outputs=graph.outputs | {name: named[name] for name in watched})
 
 
 def _graph_of(name: str, value: Expr, graph: Graph) -> Graph:
     """A graph of one value that needs no state."""
     return Graph(f"{graph.name}, {name}", graph.inputs, {}, graph.params, {}, {"y": value})
+
+
+def _without_padding(inputs: Arrays, packing: Packing) -> dict[str, Tensor]:
+    """Inputs whose padding is zero: what is multiplied by a gradient of zero must be a number."""
+    x = inputs["x"]
+    if x.dim() == 2 or packing.given is None:
+        return dict(inputs)
+    there = (torch.arange(x.shape[0], device=x.device)[:, None] < packing.given.to(x.device))[..., None]
+    return {name: torch.where(there, array, 0.0) for name, array in inputs.items()}
+
+
+def _delayed(new: Tensor, first: Tensor, packing: Packing, reverse: bool) -> tuple[Tensor, Tensor]:
+    """New values of all steps [T, B, F] and the old value before the first [B, F] give the old values [T, B, F], and
+    the last new ones [B, F], as they are read.
+    """
+    time = new.shape[0]
+    if not time:
+        return new, first
+    if packing.given is None:
+        if reverse:
+            return torch.cat([new[1:], first[None]]), new[0]
+        return torch.cat([first[None], new[:-1]]), new[-1]
+    lengths = packing.given.to(new.device)[:, None]
+    if not reverse:
+        end = (lengths - 1).clamp_min(0)[None].expand(1, *first.shape)
+        return torch.cat([first[None], new[:-1]]), torch.where(lengths > 0, new.gather(0, end)[0], first)
+    last = torch.arange(time, device=new.device)[:, None, None] == lengths - 1
+    old = torch.where(last, first[None], torch.cat([new[1:], first[None]]))
+    return old, torch.where(lengths > 0, new[0], first)
+
+
+def _delayed_rows(new: Tensor, first: Tensor, packing: Packing, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The same for packed rows [N, F]."""
+    if reverse:
+        old, last = delay(packing.turned(new), first, packing.batch_sizes)
+        return packing.turned(old), last
+    return delay(new, first, packing.batch_sizes)
 
 
 def delay(new: Tensor, first: Tensor, batch_sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -126,200 +303,3 @@ def delay(new: Tensor, first: Tensor, batch_sizes: Sequence[int]) -> tuple[Tenso
     ends = [began[length - 1] + row for row, length in enumerate(lengths)]
     last = new.index_select(0, torch.tensor(ends, device=new.device))
     return torch.cat([first[:running], before]), torch.cat([last, first[running:]])
-
-
-class _Compiled:
-    """A cell's kernel as a function of tensors that torch can differentiate, any number of times."""
-
-    def __init__(self, backend: str, kernel: Kernel, graph: Graph, sizes: dict[str, int]) -> None:
-        self.backend, self._kernel, self._graph, self._sizes = backend, kernel, graph, sizes
-        self.inputs, self.states, self.stacks = tuple(graph.inputs), tuple(graph.states), tuple(graph.stacks)
-        self.outputs = tuple(graph.outputs)
-        self.wanted = cache(self._wanted)
-        self.kernel_for = cache(self._kernel_for)
-
-    @property
-    def takes_steps(self) -> bool:
-        """Whether arrays may come as [T, B, F], as they lie in memory."""
-        return getattr(self._kernel, "takes_steps", False)
-
-    @cached_property
-    def reference(self) -> ReferenceKernel:
-        """What torch can look into."""
-        return ReferenceKernel(self._graph, self._sizes)
-
-    def _kernel_for(self, wanted: frozenset[str] | None) -> Kernel:
-        """The kernel, ready for these gradients, or for none at all; the reference where it cannot be made ready."""
-        prepare = getattr(self._kernel, "prepare", None)
-        if prepare is not None:
-            try:
-                prepare(wanted)
-            except Exception as error:
-                warn_of_failure(self.backend, self._graph.name, error)
-                self.backend, self._kernel = REFERENCE, self.reference
-                raise _Replaced from error
-        return self._kernel
-
-    def __call__(
-        self,
-        inputs: Mapping[str, Tensor],
-        states: Mapping[str, Tensor],
-        weights: Mapping[str, Tensor],
-        packing: Packing,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        whole = inputs["x"].dim() == 3
-        if not whole or self.takes_steps:
-            try:
-                return self._run(inputs, states, weights, packing)
-            except _Replaced:
-                return self(inputs, states, weights, packing)
-        try:
-            outputs, final = self._run(*_packed(inputs, states, packing), weights, packing)
-        except _Replaced:
-            return self(inputs, states, weights, packing)
-        return _unpacked(outputs, final, packing)
-
-    def _run(
-        self,
-        inputs: Mapping[str, Tensor],
-        states: Mapping[str, Tensor],
-        weights: Mapping[str, Tensor],
-        packing: Packing,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        if torch.is_grad_enabled():
-            tensors = [weights[name] for name in self.stacks]
-            tensors += [inputs[name] for name in self.inputs]
-            tensors += [states[name] for name in self.states]
-            if any(tensor.requires_grad for tensor in tensors):
-                return self.name(_Loop.apply(self, packing, (inputs, states, weights), *tensors))
-        kernel, more = self.kernel_for(None), _ordered(inputs["x"], packing)
-        outputs, final, _ = kernel.forward(
-            inputs, states, weights, packing.batch_sizes, keep=False, wanted=NOTHING, **more
-        )
-        return outputs, final
-
-    def sort(self, tensors: Sequence[Tensor]) -> _Given:
-        """Inputs, states and stacks by name, from all of them in a row."""
-        a, b = len(self.stacks), len(self.stacks) + len(self.inputs)
-        return (
-            dict(zip(self.inputs, tensors[a:b], strict=True)),
-            dict(zip(self.states, tensors[b:], strict=True)),
-            self.weights(tensors),
-        )
-
-    def weights(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        return dict(zip(self.stacks, tensors, strict=False))
-
-    def name(self, results: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Outputs and final states by name, or their gradients, from all of them in a row."""
-        count = len(self.outputs)
-        return (
-            dict(zip(self.outputs, results[:count], strict=True)),
-            dict(zip(self.states, results[count:], strict=True)),
-        )
-
-    def row(self, outputs: Mapping[str, Tensor], final: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        return (*(outputs[name] for name in self.outputs), *(final[name] for name in self.states))
-
-    def _wanted(self, needed: tuple[bool, ...]) -> frozenset[str]:
-        return frozenset(compress((*self.stacks, *self.inputs, *self.states), needed))
-
-
-class _Replaced(Exception):
-    """The kernel could not be made ready; another one has its place."""
-
-
-def _packed(
-    inputs: Mapping[str, Tensor], states: Mapping[str, Tensor], packing: Packing
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """[T, B, F] and [B, F] as [N, F] and [B, F] longest first."""
-    return (
-        {name: packing.pack(array.transpose(0, 1)) for name, array in inputs.items()},
-        {name: packing.sort(array) for name, array in states.items()},
-    )
-
-
-def _unpacked(
-    outputs: Mapping[str, Tensor], final: Mapping[str, Tensor], packing: Packing
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    return (
-        {name: packing.unpack(array).transpose(0, 1) for name, array in outputs.items()},
-        {name: packing.original(array) for name, array in final.items()},
-    )
-
-
-def _ordered(x: Tensor, packing: Packing) -> dict[str, Any]:
-    """The order of sequences of several lengths, for a kernel that gets them as they are."""
-    return {"order": packing.order} if x.dim() == 3 and packing.order is not None else {}
-
-
-NOTHING: frozenset[str] = frozenset()
-_Given = tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]
-
-
-class _Loop(torch.autograd.Function):
-    """A kernel's forward and backward."""
-
-    @staticmethod
-    def forward(ctx: Any, run: _Compiled, packing: Packing, given: _Given, *tensors: Tensor) -> tuple[Tensor, ...]:
-        wanted = run.wanted(ctx.needs_input_grad[3:])
-        more = _ordered(given[0]["x"], packing)
-        kernel = run.kernel_for(wanted)
-        outputs, final, saved = kernel.forward(*given, packing.batch_sizes, keep=True, wanted=wanted, **more)
-        ctx.run, ctx.packing, ctx.wanted, ctx.names, ctx.more = run, packing, wanted, tuple(saved), more
-        ctx.save_for_backward(*tensors, *saved.values())
-        ctx.set_materialize_grads(False)
-        return run.row(outputs, final)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        run: _Compiled = ctx.run
-        arrays = ctx.saved_tensors
-        count = len(arrays) - len(ctx.names)
-        tensors, kept = arrays[:count], arrays[count:]
-        if all(grad is None for grad in grads):
-            return (None,) * (3 + len(tensors))
-        if torch.is_grad_enabled():
-            return None, None, None, *_by_torch(run, ctx.packing, tensors, grads)
-        saved = dict(zip(ctx.names, kept, strict=True))
-        outputs, final = run.name(grads)
-        inputs, states, stacks = run.kernel_for(ctx.wanted).backward(
-            saved, outputs, final, run.weights(tensors), ctx.packing.batch_sizes, ctx.wanted, **ctx.more
-        )
-        return (
-            None,
-            None,
-            None,
-            *(stacks.get(name) for name in run.stacks),
-            *(inputs.get(name) for name in run.inputs),
-            *(states.get(name) for name in run.states),
-        )
-
-
-def _by_torch(
-    run: _Compiled, packing: Packing, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
-) -> tuple[Tensor | None, ...]:
-    """The gradient as something that can be differentiated again: by torch, through the reference."""
-    inputs, states, weights = run.sort(tensors)
-    whole = inputs["x"].dim() == 3
-    if whole:
-        inputs, states = _packed(inputs, states, packing)
-    outputs, final, _ = run.reference.forward(inputs, states, weights, packing.batch_sizes, keep=False)
-    if whole:
-        outputs, final = _unpacked(outputs, final, packing)
-    pairs = [
-        (result, grad)
-        for result, grad in zip(run.row(outputs, final), grads, strict=True)
-        if grad is not None and result.requires_grad
-    ]
-    wanted = [tensor for tensor in tensors if tensor.requires_grad]
-    found = iter(
-        torch.autograd.grad(
-            [result for result, _ in pairs],
-            wanted,
-            [grad for _, grad in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-    )
-    return tuple(next(found) if tensor.requires_grad else None for tensor in tensors)

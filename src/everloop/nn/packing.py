@@ -20,6 +20,10 @@ class Packing:
 
     batch_sizes: rows of each step. order: the sequences, longest first ([B]), lengths: theirs, in that order (None: as
     they are, and all have all steps).
+
+    given: what all of this follows from, int64, on the CPU. Of a batch that stays as it lies in memory: the lengths
+    [B], in the caller's order (None: all have all steps); of packed rows: the batch sizes [T]. Where values cannot be
+    looked at (`seen`) it is all that there is beside batch and time, and, of packed rows, their order.
     """
 
     batch: int
@@ -27,19 +31,21 @@ class Packing:
     batch_sizes: tuple[int, ...]
     order: Tensor | None = None
     lengths: Tensor | None = None
+    given: Tensor | None = None
 
     @staticmethod
-    @lru_cache(16)
     def full(batch: int, time: int) -> Packing:
-        return Packing(batch, time, (batch,) * (time if batch else 0))
+        return _full(batch, time) if seen() else Packing(batch, time, ())
 
     @staticmethod
     def of(lengths: Sequence[int] | Tensor, batch: int, time: int, device: torch.device) -> Packing:
-        """From the lengths of the sequences of a padded batch."""
+        """From the lengths of the sequences of a padded batch, which may be on any device."""
         given = torch.as_tensor(lengths, device="cpu")
         if given.shape != (batch,):
             raise ValueError(f"lengths: {tuple(given.shape)} came; expected one per sequence of the batch, ({batch},)")
         known = given.to(torch.int64)
+        if not seen():
+            return Packing(batch, time, (), given=known)
         if not torch.equal(known.to(given.dtype), given):
             raise ValueError(f"lengths: {given.tolist()} came; expected whole numbers of steps")
         if batch and (int(known.min()) < 0 or int(known.max()) > time):
@@ -50,9 +56,28 @@ class Packing:
         if bool((known == time).all()):
             return Packing.full(batch, time)
         ranked, order = torch.sort(known, descending=True, stable=True)
-        # Of those in rising order, the ones after step t are longer than t.
-        ended = torch.searchsorted(ranked.flip(0), torch.arange(int(ranked[0])), right=True)
-        return Packing(batch, time, tuple((batch - ended).tolist()), order.to(device), ranked)
+        batch_sizes = _longer(ranked, int(ranked[0]))
+        return Packing(batch, time, tuple(batch_sizes.tolist()), order.to(device), ranked, known)
+
+    @staticmethod
+    def packed(batch_sizes: Tensor, order: Tensor | None, device: torch.device) -> Packing:
+        """From the batch sizes of rows that came packed. order: the sequences, longest first (None: as they are)."""
+        time = batch_sizes.shape[0]
+        if order is None:
+            order = torch.arange(int(batch_sizes[0]) if time else 0, device=device)
+        batch = order.shape[0]
+        if not seen():
+            return Packing(batch, time, (), order, None, batch_sizes)
+        lengths = _longer(batch_sizes, batch)
+        return Packing(batch, time, tuple(batch_sizes.tolist()), order, lengths, batch_sizes)
+
+    @staticmethod
+    def joined(lengths: Tensor, rows: int, device: torch.device) -> Packing:
+        """From the lengths of sequences that have so many rows together, none of them padding."""
+        ranked, order = torch.sort(lengths.cpu(), descending=True, stable=True)
+        # No sequence is longer than all together: where nobody knows the longest, the last steps have no rows.
+        longest = (int(ranked[0]) if len(ranked) else 0) if seen() else rows
+        return Packing.packed(_longer(ranked, longest), order.to(device), device)
 
     @cached_property
     def mask(self) -> Tensor:
@@ -68,10 +93,6 @@ class Packing:
             steps = x if self.batch == 1 or self.time == 1 else x.transpose(0, 1)
             return steps.reshape(self.batch * self.time, x.shape[2])
         return x.index_select(0, self.order).transpose(0, 1)[self.mask]
-
-    def steps(self, x: Tensor) -> Tensor | None:
-        """[B, T, F] -> [T, B, F], the same memory; None where there is nothing."""
-        return x.transpose(0, 1) if self.batch_sizes else None
 
     def unpack(self, packed: Tensor) -> Tensor:
         """[N, F] or [T, B, F] -> [B, T, F], zero past the end of a sequence"""
@@ -91,29 +112,78 @@ class Packing:
 
     def original(self, rows: Tensor) -> Tensor:
         """[B, ...] back in the order in which the sequences came."""
-        return rows if self.order is None else rows.index_select(0, self._ranks)
+        if self.order is None:
+            return rows
+        return rows.index_select(0, self._ranks if seen() else torch.argsort(self.order))
 
     @cached_property
     def _ranks(self) -> Tensor:
         assert self.order is not None
         return torch.argsort(self.order)
 
-    def turned(self, packed: Tensor) -> Tensor:
-        """[N, F] with every sequence backwards, each from its own end."""
-        if self.order is None:
-            return packed.reshape(self.time, self.batch, packed.shape[1]).flip(0).reshape(packed.shape)
-        return packed.index_select(0, self._turned)
+    def turned(self, rows: Tensor) -> Tensor:
+        """[N, F] or [T, B, F] with every sequence backwards, each from its own end."""
+        if rows.dim() == 3:
+            return rows.flip(0) if self.given is None else rows.gather(0, self._turned_steps(rows))
+        if self.given is None:
+            return rows.reshape(self.time, self.batch, rows.shape[1]).flip(0).reshape(rows.shape)
+        turned = self._turned.to(rows.device) if seen() else self.backwards(rows.device, rows.shape[0])
+        return rows.index_select(0, turned)
+
+    def _turned_steps(self, rows: Tensor) -> Tensor:
+        """Which step [T, B, F] to take at each place; padding stays where it is."""
+        assert self.given is not None
+        step, lengths = torch.arange(self.time)[:, None], self.given[None, :]
+        index = torch.where(step < lengths, lengths - 1 - step, step).to(rows.device)
+        return index.unsqueeze(2).expand(rows.shape)
 
     @cached_property
     def _turned(self) -> Tensor:
-        assert self.order is not None
-        return self.backwards(self.order.device)
+        return self.backwards(torch.device("cpu") if self.order is None else self.order.device)
 
-    def backwards(self, device: torch.device) -> Tensor:
+    def backwards(self, device: torch.device, count: int | None = None) -> Tensor:
         """Which packed row to take at each place to have every sequence backwards, each from its own end. [N]"""
-        sizes = torch.tensor(self.batch_sizes, dtype=torch.int64)
+        step, rank = self.places(count)
+        sizes = self._sizes
         start = torch.cumsum(sizes, 0) - sizes
-        rank = torch.cat([torch.arange(n) for n in self.batch_sizes]) if self.batch_sizes else sizes
-        step = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-        length = (sizes[:, None] > torch.arange(self.batch)[None, :]).sum(0)
-        return (start[length[rank] - 1 - step] + rank).to(device)
+        return (start[_longer(sizes, self.batch)[rank] - 1 - step] + rank).to(device)
+
+    def places(self, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """Of each packed row, its step, and which sequence it is of, longest first; [N] each, on the CPU.
+
+        count: N, where the batch sizes cannot be looked at.
+        """
+        sizes = self._sizes
+        count = sum(self.batch_sizes) if count is None else count
+        step = torch.repeat_interleave(torch.arange(self.time), sizes, output_size=count)
+        return step, torch.arange(count) - (torch.cumsum(sizes, 0) - sizes)[step]
+
+    @property
+    def _sizes(self) -> Tensor:
+        """Rows of each step [T]; a step after the end of all sequences has none."""
+        if not seen():
+            assert self.given is not None
+            return self.given
+        sizes = torch.tensor(self.batch_sizes, dtype=torch.int64)
+        return torch.nn.functional.pad(sizes, (0, self.time - len(sizes)))
+
+
+def seen() -> bool:
+    """Whether the values of tensors can be looked at: not while torch traces, or computes several values at once."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+@lru_cache(16)
+def _full(batch: int, time: int) -> Packing:
+    return Packing(batch, time, (batch,) * (time if batch else 0))
+
+
+def _longer(falling: Tensor, count: int) -> Tensor:
+    """How many of these whole numbers, which never rise, are greater than 0, 1, ... count - 1."""
+    not_greater = torch.searchsorted(falling.flip(0), torch.arange(count), right=True)
+    return falling.shape[0] - not_greater

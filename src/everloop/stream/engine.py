@@ -83,7 +83,7 @@ class Engine:
     sizes: the lengths of the graph's sizes by name. weights: one array per stack of the graph (`Graph.stacks`).
     storage: what matrices are stored in, float32, bfloat16 or int8; computed is in dtype. bfloat16 keeps 8 bits of
     every weight; int8 keeps multiples of 1/127 of the largest weight that a result has (`Stream.accuracy` measures what
-    that costs). None: dtype.
+    that costs). None: dtype. starts: the first values of states that have learned them; the others have the graph's.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class Engine:
         weights: Mapping[str, np.ndarray],
         dtype: Any = np.float32,
         storage: str | None = None,
+        starts: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.graph, self.dtype = graph, np.dtype(dtype)
         self.sizes = graph.sizes | dict(sizes)
@@ -104,7 +105,8 @@ class Engine:
         self.states = {name: length(leaf.size, self.sizes) for name, leaf in graph.states.items()}
         self.width = sum(self.states.values())
         self.output = length(graph.outputs["y"].size, self.sizes)
-        self._digest = _digest_of(weights)
+        self.starts = _checked_starts(starts or {}, self.states)
+        self._digest = _digest_of({**weights, **{f"start of {name}": array for name, array in self.starts.items()}})
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {self.sizes[name]}" for name in self.graph.size_names)
@@ -125,7 +127,10 @@ class Engine:
     @cached_property
     def start(self) -> np.ndarray:
         """The states before the first step, side by side: [S]."""
-        parts = [np.full(width, self.graph.start.get(name, 0.0)) for name, width in self.states.items()]
+        parts = [
+            self.starts.get(name, np.full(width, self.graph.start.get(name, 0.0)))
+            for name, width in self.states.items()
+        ]
         return np.concatenate([np.zeros(0), *parts]).astype(self.dtype)
 
     @cached_property
@@ -240,6 +245,16 @@ def _check(graph: Graph, sizes: Mapping[str, int], dtype: np.dtype) -> None:
             raise ValueError(f"sizes: {name} = {sizes[name]!r} came; expected a whole number of 1 or more")
     for param in graph.params.values():
         param.shape(sizes)
+
+
+def _checked_starts(starts: Mapping[str, np.ndarray], states: Mapping[str, int]) -> dict[str, np.ndarray]:
+    found = {name: np.asarray(array) for name, array in starts.items()}
+    for name, array in found.items():
+        if name not in states:
+            raise ValueError(f"starts: {name!r} came; there are {', '.join(states) or 'no states'}")
+        if array.shape != (states[name],):
+            raise ValueError(f"starts: {name} of shape {array.shape} came; expected {(states[name],)}")
+    return found
 
 
 def _checked_storage(storage: str | None, dtype: np.dtype) -> str:

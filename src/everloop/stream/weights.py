@@ -56,10 +56,22 @@ def make_matrix(formula: Expr, held: Mapping[str, np.ndarray], sizes: Mapping[st
             case "row" | "column":
                 assert isinstance(node.size, Shape)
                 shape = length(node.size.rows, sizes), length(node.size.columns, sizes)
-                values[node] = np.indices(shape, dtype=np.float64)[0 if node.op == "row" else 1]
+                down, across = (np.arange(count, dtype=np.float64) for count in shape)
+                values[node] = np.broadcast_to(down[:, None] if node.op == "row" else across, shape)
+            case "compose":
+                values[node] = _product(*(values[arg] for arg in node.args))
             case _:
                 values[node] = SPELLING[node.op](*(values[arg] for arg in node.args))
     return values[formula]
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a @ b. Where b only picks columns, as for one of several vectors side by side, they are copied."""
+    if np.count_nonzero(b) == b.shape[1]:
+        columns, rows = b.T.nonzero()
+        if (columns == np.arange(b.shape[1])).all() and (b[rows, columns] == 1).all():
+            return a[:, rows]
+    return SPELLING["compose"](a, b)
 
 
 def length(size: Size | None, sizes: Mapping[str, int]) -> int:

@@ -14,7 +14,7 @@ from everloop.backends.llvm import tiles
 from everloop.backends.llvm.builder import Function, Word
 from everloop.backends.llvm.functions import FUNCTIONS, define
 from everloop.backends.llvm.functions import declarations as function_declarations
-from everloop.backends.llvm.layout import BLOCK_WORDS, DONE, GRADS, Layout
+from everloop.backends.llvm.layout import BLOCK_WORDS, DONE, GRADS, SCRATCH, Layout
 from everloop.backends.llvm.lower import Buffer, Program
 from everloop.backends.llvm.outers import write_outers
 from everloop.backends.llvm.pack import write_pack
@@ -131,12 +131,11 @@ class Block:
         words = [f.load("i64", f.at("i64", record, k), name, 8) for k, name in enumerate(("begin", "rows", "steps"))]
         self.begin, self.rows, self.steps = words
         self.record, self.done = record, f.load("i64", f.at("i64", record, DONE), "done", 8)
-        names = ("scratch", "keep", "grads")
-        self.scratch, self.keep, self.grads = (
-            f.load("ptr", f.at("i64", record, 3 + k), n, 8) for k, n in enumerate(names)
-        )
+        self.scratch = f.load("ptr", f.at("i64", record, SCRATCH), "scratch", 8)
+        self.grads = f.load("ptr", f.at("i64", record, GRADS), "grads", 8)
         self.sizes, self.offsets = layout.pointer(f, "batch_sizes"), layout.pointer(f, "offsets")
         self.order = f.at("i64", layout.pointer(f, "order"), self.begin)
+        self.ends = f.at("i64", layout.pointer(f, "ends"), self.begin)
         self.packed = layout.pointer(f, "packed")
         self.tiles = {name: layout.pointer(f, f"tile:{name}") for name in layout.tiles}
         self.span = layout.word(f, "span")
@@ -160,14 +159,21 @@ class Block:
         """Which of the caller's sequences a row of the block is."""
         return self.f.load("i64", self.f.at("i64", self.order, row), "sequence", 8)
 
+    def turned(self, row: Word, t: Word) -> Word:
+        """A step of a row as the arrays of the caller count: from the end, where sequences are read so. Their steps lie
+        apart by a negative number then.
+        """
+        return self.f.sub(t, self.f.load("i64", self.f.at("i64", self.ends, row), "end", 8))
+
     def _clear(self) -> None:
         """Zeros in the outputs, past the ends of the sequences: where the caller's arrays have room for all steps."""
         f = self.f
+        turn = self.layout.word(f, "turn")
         with f.loop(0, self.layout.word(f, "time"), 1, "t") as t, f.loop(self._running(t), self.rows, 1, "row") as row:
-            number = self.sequence(row)
+            number, after = self.sequence(row), f.mul(t, turn)
             for name, buffer in self.program.outers.items():
                 base, stride, step = self.outer[name]
-                place = f.at(self.scalar, base, f.add(f.mul(number, stride), f.mul(t, step)))
+                place = f.at(self.scalar, base, f.add(f.mul(number, stride), f.mul(after, step)))
                 f.do(f"call void @llvm.memset.p0.i64(ptr {place}, i8 0, i64 {buffer.width * self.bytes}, i1 0)")
 
     def _begin(self) -> None:
@@ -184,12 +190,22 @@ class Block:
                 self._hand_over(name, buffer)
 
     def _keep_regions(self) -> None:
-        f = self.f
+        """What is kept lies step by step, the rows of all blocks together; before the first step are the states."""
+        f, layout = self.f, self.layout
         self.regions: dict[str, str] = {}
+        if not layout.kept:
+            return
+        self.kept_steps = layout.pointer(f, "kept steps")
+        keep, rows = layout.pointer(f, "keep"), layout.word(f, "kept rows")
         place: Word = 0
-        for name, width in self.layout.kept.items():
-            self.regions[name] = f.at(self.scalar, self.keep, place, name)
-            place = f.add(place, self.layout.kept_size(f, self.rows, f.add(self.steps, 1), width))
+        for name, width in layout.kept.items():
+            self.regions[name] = f.at(self.scalar, keep, place, name)
+            place = f.add(place, layout.kept_size(f, rows, width))
+
+    def kept_row(self, t: Word) -> Word:
+        """The first row of the block among those kept of a step, or, of states, those before it."""
+        f = self.f
+        return f.add(f.load("i64", f.at("i64", self.kept_steps, t), "kept", 8), self.begin)
 
     def _leave(self) -> None:
         """The gradients of the states before the first step."""
@@ -279,7 +295,8 @@ class Block:
         t = f.add(self.first, s, "step")
         count = self._running(t)
         outer = f.load("i64", f.at("i64", self.offsets, t), "offset", 8)
-        rows = Rows("loop", count, t, f.mul(s, self.rows), outer)
+        kept = (self.kept_row(t), self.kept_row(f.add(t, 1))) if self.regions else (0, 0)
+        rows = Rows("loop", count, t, f.mul(s, self.rows), outer, *kept)
         later = f.alloca("i64", "later")
         f.store("i64", "0", later, 8)
         with f.when(f.compare("slt", f.add(t, 1), self.steps)):
@@ -304,7 +321,7 @@ class Block:
         """The states between step t - 1 and step t."""
         f = self.f
         if buffer.where == "slots":
-            return f.at(self.scalar, self.regions[buffer.name], f.mul(f.mul(t, self.rows), buffer.width))
+            return f.at(self.scalar, self.regions[buffer.name], f.mul(self.kept_row(t), buffer.width))
         turn = t & 1 if isinstance(t, int) else f.let(f"and i64 {t}, 1", "turn")
         return f.at(self.scalar, self.areas[f"pair:{buffer.name}"], f.mul(f.mul(turn, self.rows), buffer.width))
 
@@ -317,14 +334,18 @@ class Block:
             t = f.add(self.first, s)
             outer = f.load("i64", f.at("i64", self.offsets, t), "offset", 8)
             place = f.mul(s, self.rows)
+            firsts = {"table": place}
+            for name, step in (("table kept", t), ("table later", f.add(t, 1))):
+                if name in self.areas:
+                    firsts[name] = self.kept_row(step)
             running = self._running(t)
             begin = f.load("i64", total, "n", 8)
             with f.loop(0, running, 1, "r") as r:
                 k = f.add(begin, r)
-                f.store("i64", str(f.add(place, r)), f.at("i64", self.areas["table"], k), 8)
-                number = f.add(outer, self.sequence(r))
-                f.store("i64", str(number), f.at("i64", self.areas["table outer"], k), 8)
-                f.store("i64", str(t), f.at("i64", self.areas["table step"], k), 8)
+                entries = {name: f.add(first, r) for name, first in firsts.items()}
+                entries |= {"table outer": f.add(outer, self.sequence(r)), "table step": self.turned(r, t)}
+                for name, entry in entries.items():
+                    f.store("i64", str(entry), f.at("i64", self.areas[name], k), 8)
             f.store("i64", str(f.add(begin, running)), total, 8)
         return f.load("i64", total, "active", 8)
 
@@ -335,7 +356,7 @@ class Block:
         f, words = self.f, len(CONTEXT)
         context = f.alloca("i64", "context", words)
         found = {"args": "%args", "block": "%block", "first": self.first, "count": rows.count}
-        found |= {"step": rows.step, "place": rows.place, "outer": rows.outer}
+        found |= {"step": rows.step, "place": rows.place, "outer": rows.outer, "kept": rows.kept, "later": rows.later}
         for k, name in enumerate(CONTEXT):
             kind = "ptr" if name == "args" else "i64"
             f.store(kind, str(found[name]), f.at("i64", context, k), 8)
@@ -346,7 +367,7 @@ class Block:
         f.do(f"call void {run}(ptr @{part.f.name}, ptr {context}, i64 {shares}, i64 {threads})")
 
 
-CONTEXT = ("args", "block", "first", "count", "step", "place", "outer")
+CONTEXT = ("args", "block", "first", "count", "step", "place", "outer", "kept", "later")
 """What a thread has to know to compute some units of one pass of one step."""
 
 
@@ -373,6 +394,7 @@ class Part(Block):
         # Each thread has a tile of its own.
         self.areas["tile"] = f.alloca(self.numbers.vector, "tile", MOST_ROWS * MOST_VECTORS * self.layout.most_groups)
         one = list(self.program.passes())[self.number][1]
-        rows = Rows(self.phase, word["count"], word["step"], word["place"], word["outer"])
+        places = (word[name] for name in CONTEXT[4:])
+        rows = Rows(self.phase, word["count"], *places)
         write_share(self, one, rows, f.mul(self.layout.word(f, "threads"), SHARES))
         return str(f)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from math import lcm
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.backends.llvm.engine import CHUNK_ROWS, Engine, cut, lengths, parts, pool, steps_of
-from everloop.backends.llvm.layout import BLOCK_WORDS, GRADS, KEEP, SCRATCH, rounded
+from everloop.backends.llvm.call import Call
+from everloop.backends.llvm.engine import Engine
 from everloop.backends.llvm.lower import Buffer, Outer, Program, Request, Unsupported
-from everloop.backends.llvm.memory import take
-from everloop.backends.llvm.threads import get_num_threads
 from everloop.compiler.differentiate import Adjoint, differentiate
 from everloop.compiler.kernel import only
 from everloop.compiler.plan import plan
@@ -38,14 +34,16 @@ class LlvmKernel:
 
     The arrays of forward, and so those of backward, may have three axes, [T, B, F], in whatever order they lie in
     memory, and states the order of the caller. order: the sequences, longest first, where they differ in length; what
-    lies past the end of one is not read, and is zero in what comes out.
+    lies past the end of one is not read, and is zero in what comes out. reverse: every sequence is read from its end.
     """
 
     takes_steps = True
+    takes_reverse = True
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int], dtype: str) -> None:
         self.graph, self.sizes, self.dtype = plan(graph).graph, dict(sizes), dtype
         self._training: dict[frozenset[str], _Training] = {}
+        self.kept_dtype = f"torch.{dtype}"
 
     @property
     def source(self) -> str:
@@ -70,6 +68,16 @@ class LlvmKernel:
         """Compile what forward and backward need for these gradients; None: forward alone, nothing kept."""
         _ = self._inference if wanted is None else self._trained(wanted)
 
+    def keeps(self, wanted: frozenset[str], sequences: Any, rows: Any) -> Any:
+        """How many numbers `forward` keeps at most."""
+        return self._trained(wanted).forward.layout.kept_most(sequences, rows)
+
+    def kept_in(
+        self, room: Tensor, inputs: Mapping[str, Tensor], sequences: int, shape: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """What `forward` gave as kept, from the room that it had. shape: of an input, without the last axis."""
+        return {**inputs, KEPT: room, SHAPE: room.new_empty(sequences, *shape, 0)}
+
     def forward(
         self,
         inputs: Mapping[str, Tensor],
@@ -80,21 +88,24 @@ class LlvmKernel:
         keep: bool,
         wanted: frozenset[str] = NOTHING,
         order: Tensor | None = None,
+        reverse: bool = False,
+        room: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         engine = self._trained(wanted).forward if keep else self._inference
         like, batch = _like(inputs, states), _batch(states, batch_sizes)
         shape = inputs["x"].shape[:-1]
-        blocks = parts(batch, get_num_threads(), engine.layout.weight_count)
-        call = _Call(engine, like, blocks, batch, batch_sizes, shape, order)
+        call = Call(engine, like, batch, batch_sizes, shape, order, reverse)
         outputs = {name: _room(like, shape, b.width) for name, b in engine.program.outers.items()}
         final = {name: like.new_empty(batch, buffer.width) for name, buffer in engine.program.new.items()}
         given = {name: array for name, array in inputs.items() if name in engine.program.inputs}
-        kept = call.run({**given, **outputs}, states, final, weights)
+        if room is not None:
+            _check_room(room, self.keeps(wanted, batch, shape.numel()), like)
+        kept = call.run({**given, **outputs}, states, final, weights, room)
         if not keep:
             return outputs, final, {}
         training = self._trained(wanted)
         saved = {name: array for name, array in inputs.items() if name in training.inputs}
-        return outputs, final, saved | {KEPT: kept, CUT: like.new_empty(len(call.shape.blocks), batch, *shape, 0)}
+        return outputs, final, saved | {KEPT: kept, SHAPE: like.new_empty(batch, *shape, 0)}
 
     def backward(
         self,
@@ -105,12 +116,14 @@ class LlvmKernel:
         batch_sizes: Sequence[int],
         wanted: frozenset[str],
         order: Tensor | None = None,
+        reverse: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         training = self._trained(wanted)
         engine, program = training.backward, training.backward.program
-        count, batch, *shape, _ = saved[CUT].shape
+        batch, *shape, _ = saved[SHAPE].shape
         kept = saved[KEPT]
-        call = _Call(engine, kept, count, batch, batch_sizes, shape, order)
+        call = Call(engine, kept, batch, batch_sizes, shape, order, reverse)
+        count = len(call.shape.blocks)
         given = dict(saved) | {f"d:{name}": grad for name, grad in grads.items()}
         found: dict[str, Tensor] = {}
         for name, buffer in program.inputs.items():
@@ -133,7 +146,7 @@ class LlvmKernel:
         return made_inputs, {name.removeprefix("d:"): array for name, array in final.items()}, stacks
 
 
-KEPT, CUT = "kept", "cut"
+KEPT, SHAPE = "kept", "shape"
 
 
 def refusal(graph: Graph) -> str:
@@ -207,122 +220,6 @@ class _Training:
         )
 
 
-class _Shape:
-    """What the calls of a program for some lengths of sequences have in common: all words but the addresses."""
-
-    def __init__(
-        self, engine: Engine, blocks: list[tuple[int, int]], batch: int, batch_sizes: Sequence[int], time: int
-    ) -> None:
-        """time: the steps that there is room for in arrays of three axes; negative: they are packed."""
-        layout, self.blocks = engine.layout, blocks
-        most = max((count for _, count in blocks), default=0)
-        span = max(1, min(len(batch_sizes), -(-CHUNK_ROWS // max(1, most))))
-        places, size = layout.scratch(most, span)
-        self.packed = rounded(layout.packed_size)
-        self.scratch = self.packed + size * len(blocks)
-        long = lengths(blocks, batch_sizes) if blocks else []
-        kept = [layout.kept_total(count, steps) for (_, count), steps in zip(blocks, long, strict=True)]
-        self.kept = sum(kept)
-        item = engine.numbers.bytes
-        self.record = array("q")
-        for k, ((begin, count), steps) in enumerate(zip(blocks, long, strict=True)):
-            words = [begin, count, steps, (self.packed + k * size) * item, sum(kept[:k]) * item]
-            self.record.extend([*words, *[0] * (BLOCK_WORDS - len(words))])
-        sizes, offsets = steps_of(tuple(batch_sizes))
-        # In arrays of three axes, the words of each say how far apart its steps are.
-        self.offsets = offsets if time < 0 else np.zeros_like(offsets)
-        self.batch_sizes = np.concatenate([sizes, np.zeros(max(0, time - len(sizes)), np.int64)])
-        self.order = np.arange(batch, dtype=np.int64)
-        values = dict.fromkeys(layout.words, 0) | {
-            "batch_sizes": self.batch_sizes.ctypes.data,
-            "offsets": self.offsets.ctypes.data,
-            "order": self.order.ctypes.data,
-            "time": max(0, time),
-            "count": len(blocks),
-            "span": span,
-        }
-        values |= {f"at:{name}": place for name, place in places.items()}
-        for name, buffer in engine.program.new.items():
-            values[f"step start:{name}"] = values[f"step final:{name}"] = buffer.width
-        self.words = array("q", engine.words(values).tolist())
-
-
-class _Call:
-    """One call of a program: memory for it, and the words that say where everything is."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        like: Tensor,
-        blocks: int,
-        batch: int,
-        batch_sizes: Sequence[int],
-        shape: Sequence[int],
-        order: Tensor | None,
-    ) -> None:
-        self.threads = get_num_threads()
-        self.engine = engine.shared if blocks == 1 and self.threads > 1 and batch <= SHARED_ROWS else engine
-        self.like = like
-        key = blocks, batch, tuple(batch_sizes), shape[0] if len(shape) == 2 else -1
-        # Another thread may clear the shapes at any time.
-        found = engine.shapes.get(key)
-        if found is None:
-            if len(engine.shapes) >= SHAPES:
-                engine.shapes.clear()
-            found = engine.shapes[key] = _Shape(engine, cut(batch, blocks), batch, batch_sizes, key[3])
-        self.order = order
-        self.shape: _Shape = found
-
-    def run(
-        self,
-        outer: Mapping[str, Tensor],
-        start: Mapping[str, Tensor],
-        final: Mapping[str, Tensor],
-        weights: Mapping[str, Tensor],
-        kept: Tensor | None = None,
-        grads: Tensor | None = None,
-    ) -> Tensor:
-        """Do it; what was kept."""
-        shape, layout, like = self.shape, self.engine.layout, self.like
-        at, words, record = layout.words, shape.words[:], shape.record[:]
-        scratch = take(shape.scratch, like)
-        memory = take(shape.kept, like) if kept is None else kept
-        begin, keep = scratch.data_ptr(), memory.data_ptr()
-        for k, place in enumerate(range(0, len(record), BLOCK_WORDS)):
-            record[place + SCRATCH] += begin
-            record[place + KEEP] += keep
-            if grads is not None:
-                record[place + GRADS] = grads.data_ptr() + k * grads.stride(0) * grads.element_size()
-        words[at["blocks"]], words[at["packed"]] = record.buffer_info()[0], begin
-        threads = self.threads if self.engine.program.request.shared else min(self.threads, len(shape.blocks))
-        words[at["threads"]], words[at["pool"]] = threads, pool() if threads > 1 else 0
-        if self.order is not None:
-            words[at["order"]] = words[at["index"]] = self.order.data_ptr()
-        alive = []
-        for name, place, stride, step in layout.outer_words:
-            rows = _rows(outer[name])
-            words[place], words[stride] = rows.data_ptr(), rows.stride(-2)
-            words[step] = rows.stride(0) if rows.dim() == 3 else 0
-            alive.append(rows)
-        for name, first, last in layout.state_words:
-            given = start[name].contiguous()
-            words[first], words[last] = given.data_ptr(), final[name].data_ptr()
-            alive.append(given)
-        for name, place in layout.stack_words:
-            stack = weights[name].contiguous()
-            words[place] = stack.data_ptr()
-            alive.append(stack)
-        self.engine.run_at(words.buffer_info()[0])
-        return memory
-
-
-SHARED_ROWS = 1
-"""Sequences up to which threads share the units of a step, rather than the sequences."""
-
-SHAPES = 64
-"""Lengths of sequences that a program remembers."""
-
-
 def _room(like: Tensor, shape: Sequence[int], width: int) -> Tensor:
     """Room for a value of every row: [N, F], or [T, B, F], in memory batch first."""
     if len(shape) == 1:
@@ -330,9 +227,12 @@ def _room(like: Tensor, shape: Sequence[int], width: int) -> Tensor:
     return like.new_empty(shape[1], shape[0], width).transpose(0, 1)
 
 
-def _rows(array: Tensor) -> Tensor:
-    """An array whose rows lie without gaps, each for itself."""
-    return array if array.stride(-1) == 1 or array.shape[-1] == 1 else array.contiguous()
+def _check_room(room: Tensor, most: int, like: Tensor) -> None:
+    if room.shape != (most,) or not room.is_contiguous() or room.dtype is not like.dtype:
+        raise ValueError(
+            f"room: {tuple(room.shape)}, strides {room.stride()}, {room.dtype} came; expected as many numbers as "
+            f"`keeps` says, ({most},), without gaps, {like.dtype}"
+        )
 
 
 def _like(inputs: Mapping[str, Tensor], states: Mapping[str, Tensor]) -> Tensor:

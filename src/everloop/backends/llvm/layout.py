@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from everloop.backends._narrow import BYTES
 from everloop.backends.llvm.builder import Function, Word
@@ -13,10 +14,9 @@ from everloop.backends.llvm.vectors import Numbers
 from everloop.lang.expr import Expr
 
 BLOCK_WORDS = 8
-SCRATCH, KEEP, GRADS, DONE = 3, 4, 5, 6
-"""The words of a block: its first sequence, how many, their steps, its scratch memory, where it keeps what backward
-reads, where its share of the gradients is, how many steps it has done in earlier calls; and one unused, for a whole
-cache line."""
+SCRATCH, GRADS, DONE = 3, 4, 5
+"""The words of a block: its first sequence, how many, their steps, its scratch memory, where its share of the gradients
+is, how many steps it has done in earlier calls; and two unused, for a whole cache line."""
 
 APART = 5 * 16
 """Numbers between areas: rows of the same number in areas of a round size would all want the same few places of the
@@ -76,7 +76,7 @@ class Layout:
         self.weight_count = 0
         self.panels, self.once, self.packed_size = self._packed()
         names = ["blocks", "batch_sizes", "offsets", "packed", "ready", "count", "threads", "pool", "span", "index"]
-        names += ["order", "time"]
+        names += ["order", "time", "ends", "turn", "keep", "kept rows", "kept steps"]
         names += [f"tile:{name}" for name in self.tiles]
         names += [f"{part}:{name}" for name in self.outer for part in ("outer", "stride", "step")]
         names += [f"{part}:{name}" for name in program.new for part in ("start", "final", "step start", "step final")]
@@ -105,9 +105,9 @@ class Layout:
             self._area_names[buffer] = name
         return self._area_names[buffer]
 
-    def kept_size(self, f: Function, rows: Word, steps: Word, width: int) -> Word:
-        """What `rounded(rows * steps * width)` is, while the program runs."""
-        count = f.add(f.mul(f.mul(rows, steps), width), ALIGNED - 1)
+    def kept_size(self, f: Function, rows: Word, width: int) -> Word:
+        """What `rounded(rows * width) + APART` is, while the program runs."""
+        count = f.add(f.mul(rows, width), ALIGNED - 1)
         return f.add(f.let(f"and i64 {count}, {-ALIGNED}", "size"), APART)
 
     def _tiles(self) -> tuple[str, ...]:
@@ -127,6 +127,10 @@ class Layout:
             "tile": Area(fixed=MOST_ROWS * MOST_VECTORS * lanes * self.most_groups),
             "rows": Area(per_chunk_row=words * self._most_segments()),
         }
+        if self.kept:
+            areas["table kept"] = Area(per_chunk_row=words)
+        if program.kept:
+            areas["table later"] = Area(per_chunk_row=words)
         for name, buffer in program.new.items():
             if buffer.where == "pair":
                 areas[f"pair:{name}"] = Area(per_row=2 * buffer.width)
@@ -206,8 +210,9 @@ class Layout:
             end += area.size(rows, span)
         return places, end
 
-    def kept_total(self, rows: int, steps: int) -> int:
-        return sum(rounded(rows * (steps + 1) * width) + APART for width in self.kept.values())
+    def kept_most(self, sequences: Any, rows: Any) -> Any:
+        """The numbers that are kept of so many rows of all steps, at most."""
+        return (rows + sequences) * sum(self.kept.values()) + len(self.kept) * (ALIGNED + APART)
 
 
 def _stack_places(program: Program) -> Mapping[str, tuple[str, int]]:

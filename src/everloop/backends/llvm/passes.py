@@ -26,7 +26,7 @@ class Rows:
     """The rows that a pass goes over: those of one step, or, outside the loop, all of a chunk.
 
     step: the time step. place: the first row of the step in the buffers of the chunk. outer: the first row of the
-    step in the packed arrays of the caller.
+    step in the packed arrays of the caller. kept, later: the first row of the step among those kept, and of the next.
     """
 
     phase: str
@@ -34,6 +34,8 @@ class Rows:
     step: Word = 0
     place: Word = 0
     outer: Word = 0
+    kept: Word = 0
+    later: Word = 0
 
 
 def row_pointer(block: Block, rows: Rows, node: Expr, buffer: Buffer, i: Word, *, write: bool = False) -> str:
@@ -43,7 +45,7 @@ def row_pointer(block: Block, rows: Rows, node: Expr, buffer: Buffer, i: Word, *
     if buffer.where == "outer":
         base, stride, step = block.outer[buffer.name]
         number = _entry(block, "table outer", i) if listed else f.add(rows.outer, block.sequence(i))
-        t = _entry(block, "table step", i) if listed else rows.step
+        t = _entry(block, "table step", i) if listed else block.turned(i, rows.step)
         return f.at(scalar, base, f.add(f.mul(number, stride), f.mul(t, step)), buffer.name)
     if buffer.where == "step":
         return f.at(scalar, block.areas[f"step:{block.layout.area(buffer)}"], f.mul(i, width), buffer.name)
@@ -52,14 +54,14 @@ def row_pointer(block: Block, rows: Rows, node: Expr, buffer: Buffer, i: Word, *
         return f.at(scalar, block.areas[f"chunk:{block.layout.area(buffer)}"], f.mul(number, width), buffer.name)
     # The state before step t lies in slot t, the one after it in slot t + 1.
     is_old = not write and node.op == "state" and block.program.buffers[node][0] is buffer
-    later = int(buffer.where != "keep" and is_old == block.backwards)
+    later = buffer.where != "keep" and is_old == block.backwards
+    if buffer.where == "pair":
+        return f.at(scalar, block.slot(buffer, f.add(rows.step, int(later))), f.mul(i, width), buffer.name)
     if listed:
-        number = f.add(f.mul(f.add(block.first, later), block.rows), _entry(block, "table", i))
-        return f.at(scalar, block.regions[buffer.name], f.mul(number, width), buffer.name)
-    if buffer.where == "keep":
-        number = f.add(f.mul(rows.step, block.rows), i)
-        return f.at(scalar, block.regions[buffer.name], f.mul(number, width), buffer.name)
-    return f.at(scalar, block.slot(buffer, f.add(rows.step, later)), f.mul(i, width), buffer.name)
+        number = _entry(block, "table later" if later else "table kept", i)
+    else:
+        number = f.add(rows.later if later else rows.kept, i)
+    return f.at(scalar, block.regions[buffer.name], f.mul(number, width), buffer.name)
 
 
 def _entry(block: Block, table: str, i: Word) -> Word:

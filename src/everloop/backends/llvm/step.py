@@ -71,7 +71,8 @@ class LlvmStep:
             params = self.graph.params.values()
             write_panels(engine.layout, {param.name: found[param.name] for param in params if param.is_matrix}, packed)
         words = dict.fromkeys(engine.layout.words, 0) | _weight_words(stacks, packed)
-        engine.pack_at(address(engine.words(words)))
+        arguments = engine.words(words)
+        engine.pack_at(address(arguments))
         vectors = {stack: array for stack, array in stacks.items() if not self.graph.stacks[stack][0].is_matrix}
         return Weights(vectors, engine, packed)
 
@@ -227,11 +228,13 @@ class _Memory:
         self.batch_sizes = np.full(steps, count, np.int64)
         self.order = np.arange(count, dtype=np.int64)
         self.offsets = np.arange(steps, dtype=np.int64) * count
+        self.ends = np.zeros(count, np.int64)
         words = bound.words(engine) | {
             "blocks": address(self.record),
             "batch_sizes": address(self.batch_sizes),
             "offsets": address(self.offsets),
             "order": address(self.order),
+            "ends": address(self.ends),
             "count": len(blocks),
             "threads": threads if shared else min(threads, len(blocks)),
             "pool": pool() if threads > 1 else 0,

@@ -52,7 +52,7 @@ class Learned:
         sizes = {"input": options["embedding"], "hidden": options["hidden"], **self.cell.graph.sizes}
         sizes |= extra_sizes(self.cell, options["hidden"]) or {}
         weights = {name.removeprefix(front): w for name, w in self.weights.items() if name.startswith(front)}
-        return Layers(self.cell, sizes, options["layers"], options.get("bidirectional", False), weights)
+        return Layers.alike(self.cell, sizes, options["layers"], options.get("bidirectional", False), weights)
 
     def weight(self, name: str, *shape: int) -> np.ndarray:
         """The weights of that name, which have that shape."""

@@ -29,7 +29,7 @@ class RunningClassifier:
         self.codec_, self.layers = learned.codec, learned.layers
         self.classes_, self.length = list(learned.fitted["classes"]), learned.options["length"]
         self._pooling = learned.options["pooling"].split("+")
-        features, pairs = self.layers.sizes["input"], int(learned.fitted["pairs"])
+        features, pairs = self.layers.input_size, int(learned.fitted["pairs"])
         self.table = learned.weight("embedding.weight", len(self.codec_), features).astype(np.float32)
         self._pair_keys = learned.weight("pair_keys", pairs)
         # The last row stands for all pairs that have no embedding.

@@ -57,7 +57,7 @@ class RunningGenerator:
         layers = learned.layers
         self.codec_, self.ends_ = learned.codec, bool(learned.fitted["ends"])
         vocabulary, width = len(self.codec_), layers.output_size
-        self.table = learned.weight("embedding.weight", vocabulary, layers.sizes["input"]).astype(np.float32)
+        self.table = learned.weight("embedding.weight", vocabulary, layers.input_size).astype(np.float32)
         top = {
             "V": learned.weight("linear.weight", vocabulary, width),
             "c": learned.weight("linear.bias", vocabulary),
