@@ -381,7 +381,7 @@ class Drawn:
 def _same_bits(a: Tensor | None, b: Tensor | None) -> bool:
     if a is None or b is None:
         return a is b
-    kind = torch.int32 if a.element_size() == 4 else torch.int64
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
     return torch.equal(a.contiguous().view(kind), b.contiguous().view(kind))
 
 

@@ -117,6 +117,16 @@ def test_losses_step_by_step(program: Program) -> None:
     assert torch.equal(program.answer(ours), program.answer(plain))
 
 
+def test_cells_on_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single step is torch's own unless a backend is asked for by name; asked for, it gives the same losses."""
+    program = translator(program_of("translator", monkeypatch), "")
+    plain = seeded(program.model)
+    ours = converted(plain)
+    with everloop.use_backend("llvm"):
+        found = seeded(program.train, ours)
+    assert_close(found, seeded(program.train, plain), SAME, "losses with the cell on the kernel")
+
+
 def test_there_and_back_between_two_rounds_of_training(program: Program) -> None:
     plain = seeded(program.model)
     ours = converted(plain)

@@ -766,3 +766,13 @@ def test_noise_is_the_same_after_the_same_seed() -> None:
         ys.append(layer(x, lengths=LENGTHS)[0])
     assert torch.equal(ys[0], ys[1])
     assert not torch.equal(ys[0], ys[2])
+
+
+@pytest.mark.parametrize("cell", ["lstm", ["gru", "lstm"]], ids=["alike", "not alike"])
+def test_the_last_states_of_both_directions_side_by_side(cell: Any) -> None:
+    torch.manual_seed(0)
+    layer = Recurrent(cell, 3, 4, 2, bidirectional=True, dtype=torch.float64)
+    y, state = layer(torch.randn(2, 6, 3, dtype=torch.float64), lengths=[6, 4])
+    ends = torch.stack([y[0, 5, :4], y[1, 3, :4]])
+    assert_close(state.last.h, torch.cat([ends, y[:, 0, 4:]], 1), SAME)
+    assert state.detach().last.c.shape == (2, 8)

@@ -438,11 +438,11 @@ def test_a_form_is_traced_in_one_piece(form: str, backend: str) -> None:
 
 
 def test_a_padded_side_input_beside_a_nested_tensor_is_not_traced() -> None:
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        pytest.raises(TypeError, match="expected a nested tensor, as x is"),
-    ):
-        Form.of(NESTED).side(PADDED, WIDTH, "gap")
+    def number(scale: Tensor) -> Tensor:
+        return scale * Form.of(NESTED).side(PADDED, WIDTH, "gap").sum()
+
+    with pytest.raises(TypeError, match="side gap: a Tensor came; expected a nested tensor, as x is, to be traced"):
+        torch.func.grad(number)(torch.ones(()))
 
 
 @pytest.mark.parametrize("form", ["lengths", "mask"])

@@ -11,6 +11,8 @@ from everloop.backends import AUTO, asked
 from everloop.nn.drop_in import GATES, Stacks, fits, recurrence_of, runs, stacks
 from everloop.nn.packing import Packing
 
+MODES = {"tanh": "RNN_TANH", "relu": "RNN_RELU"}
+
 
 class RNNCell(nn.RNNCell):
     """torch.nn.RNNCell, and one of its kind: the same arguments, results, parameters and errors.
@@ -21,7 +23,7 @@ class RNNCell(nn.RNNCell):
     """
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        found = _step(self, f"RNN_{self.nonlinearity.upper()}", input, hx) if _wanted() else None
+        found = _step(self, MODES.get(self.nonlinearity, ""), input, hx) if _wanted() else None
         return super().forward(input, hx) if found is None else found[0]
 
 

@@ -52,7 +52,7 @@ class Recurrence:
         self._runners: dict[tuple[str, torch.device, torch.dtype], Runner] = {}
         # What the operator takes and gives, in this order.
         self.inputs, self.states, self.stacks = (tuple(f) for f in (cell.graph.inputs, cell.graph.states, held))
-        self.outputs = ("y", *self.watched)
+        self.outputs = ("y", *(f"{WATCHED}{name}" for name in self.watched))
         self.key = _key(self)
         KNOWN[self.key] = self
 
@@ -74,9 +74,11 @@ class Recurrence:
         x = inputs["x"]
         if torch._C._is_any_autocast_enabled() and _autocast(x.device.type):
             return self._cast(inputs, states, weights, packing, reverse)
-        if _watched_by_torch(x, weights):
-            return self._by_operator(inputs, states, weights, packing, reverse)
-        return self.run(inputs, states, weights, packing, reverse)
+        way = self._by_operator if _seen_through(x, weights) else self.run
+        outputs, final = way(inputs, states, weights, packing, reverse)
+        return {
+            name.removeprefix(WATCHED): array for name, array in outputs.items()
+        } if self.watched else outputs, final
 
     def run(
         self, inputs: Arrays, states: Arrays, weights: Arrays, packing: Packing, reverse: bool
@@ -139,7 +141,7 @@ class Recurrence:
             evaluate(schedule.before, values, total)
             new = values.rows(graph.outputs["y"], total)
             if len(shape) == 2:
-                given[name], final[name] = _delayed(new.reshape(*shape, -1), states[name], packing, reverse)
+                given[name], final[name] = _delayed(new.reshape(*shape, new.shape[-1]), states[name], packing, reverse)
             else:
                 given[name], final[name] = _delayed_rows(new, states[name], packing, reverse)
         return given, final
@@ -214,7 +216,7 @@ def _autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
-def _watched_by_torch(x: Tensor, weights: Arrays) -> bool:
+def _seen_through(x: Tensor, weights: Arrays) -> bool:
     """Whether a compiler, a transform of torch.func, a mode, a tracer or a kind of tensor of its own looks at what is
     done, so that it has to be one operator.
     """
@@ -232,6 +234,10 @@ def _watched_by_torch(x: Tensor, weights: Arrays) -> bool:
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
+WATCHED = "at:"
+"""Before the name of a watched value where it is an output of a kernel, which may have an input of that name."""
+
+
 def _watching(graph: Graph, watched: Sequence[str]) -> Graph:
     """The graph with values of the step as outputs, beside y."""
     if not watched:
@@ -241,7 +247,7 @@ def _watching(graph: Graph, watched: Sequence[str]) -> Graph:
         if name not in named or named[name].size is None:
             known = ", ".join(name for name, node in named.items() if node.size is not None)
             raise ValueError(f"{graph.name} has no state or named value {name!r}; there are {known}")
-    return replace(graph, outputs=graph.outputs | {name: named[name] for name in watched})
+    return replace(graph, outputs=graph.outputs | {f"{WATCHED}{name}": named[name] for name in watched})
 
 
 def _graph_of(name: str, value: Expr, graph: Graph) -> Graph:

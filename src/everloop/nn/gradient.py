@@ -43,7 +43,8 @@ class _Loop(torch.autograd.Function):
         ctx.runner, ctx.packing, ctx.reverse, ctx.wanted, ctx.names = runner, packing, reverse, wanted, tuple(saved)
         ctx.save_for_backward(*tensors, *saved.values())
         ctx.set_materialize_grads(False)
-        return runner.results(outputs, final)
+        # What is a view of something else could not be changed in place.
+        return tuple(made.clone() if made._is_view() else made for made in runner.results(outputs, final))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

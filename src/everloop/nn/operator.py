@@ -26,6 +26,7 @@ from everloop.nn.transforms import Forward, Gradient, How
 
 _ARRAYS = "Tensor[] inputs, Tensor[] states, Tensor[] weights"
 _HOW = "Tensor? given, str key, str backend, bool reverse"
+# Lists of flags are int[], because torch.jit.trace knows no lists of bool.
 
 
 def _operator(name: str, arguments: str) -> Any:
@@ -98,7 +99,7 @@ def recurrence_gradient(
     if room is None:
         with _differentiable():
             pairs = zip(call.arrays, wanted, strict=True)
-            leaves = [array.detach().requires_grad_(want) for array, want in pairs]
+            leaves = [array.detach().requires_grad_(bool(want)) for array, want in pairs]
             return call.own([one.detach() for one in _gradients(call, leaves, grads, wanted, there)])
     runner, handed = call.runner, iter(grads)
     results = [next(handed) if one else None for one in there]
@@ -280,7 +281,7 @@ class _Call:
                 return Packing.full(batch, time)
             return Packing.of(self.given, batch, time, self.x.device)
         assert self.given is not None
-        sizes = tuple(self.given.tolist())
+        sizes = tuple(count for count in self.given.tolist() if count)
         return Packing(self.batch, len(sizes), sizes, given=self.given)
 
     @property

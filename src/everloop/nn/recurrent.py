@@ -31,7 +31,7 @@ class Recurrent(nn.Module):
     layer's output, both directions side by side; past the end of a sequence it is zero. The final state of the
     reverse direction is the one after its last step, the first of the sequence. x may also be a PackedSequence or a
     nested tensor of layout torch.jagged; y comes as x does. `state.detach()` goes on from where a sequence stopped
-    without gradients to what came before.
+    without gradients to what came before. `state.last` has the last layer's, both directions side by side, [B, D * H].
 
     cell: a name (`everloop.cells.names()`) or what `@cell` makes of a function; or a sequence, one per layer.
     hidden_size: units; or a sequence, one per layer. Where layers differ in cell or units, the state is a named tuple

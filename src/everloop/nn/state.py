@@ -28,8 +28,9 @@ class States:
         several = [widths] if alike else [(of_one,) for of_one in widths]
         self._groups = [[of_one for of_one in group for _ in range(directions)] for group in several]
         # Looked up here and not in a call, which torch may compile.
-        self._types = [_type(cell, tuple(group[0])) for cell, group in zip(cells, self._groups, strict=False)]
-        self._outer = None if alike else _type("layers", self._layers)
+        pairs = zip(cells, self._groups, strict=False)
+        self._types = [_type(cell, tuple(group[0]), directions) for cell, group in pairs]
+        self._outer = None if alike else _type("layers", self._layers, 0)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return States, self._given
@@ -83,18 +84,25 @@ def _counted(what: str, given: Any, names: Sequence[str]) -> Sequence[Any]:
 
 
 @cache
-def _type(name: str, fields: tuple[str, ...]) -> Any:
-    """Named tuples of the states of a cell of that name, or of those of several layers."""
+def _type(name: str, fields: tuple[str, ...], directions: int) -> Any:
+    """Named tuples of the states of a cell of that name, or, without directions, of those of several layers."""
     made = namedtuple(f"{re.sub('[^a-zA-Z0-9]', '', name.title())}State", fields)
     # Set on the type itself, because torch takes apart those named tuples alone that inherit from nothing else. It has
     # no place where pickle could find it: it is made again.
-    made.__reduce__ = lambda self: (_made, (name, fields, tuple(self)))  # type: ignore[method-assign]
+    made.__reduce__ = lambda self: (_made, (name, fields, directions, tuple(self)))  # type: ignore[method-assign]
     made.detach = _detach  # type: ignore[attr-defined]
+    if "last" not in fields:
+        made.last = property(lambda self: _last(self, directions))  # type: ignore[attr-defined]
     return made
 
 
-def _made(name: str, fields: tuple[str, ...], values: tuple[Any, ...]) -> Any:
-    return _type(name, fields)(*values)
+def _made(name: str, fields: tuple[str, ...], directions: int, values: tuple[Any, ...]) -> Any:
+    return _type(name, fields, directions)(*values)
+
+
+def _last(self: Any, directions: int) -> Any:
+    """The states of the last layer, both directions side by side: [B, D * F] each."""
+    return self._make(part[-directions:].transpose(0, 1).flatten(1) for part in self) if directions else self[-1].last
 
 
 def _detach(self: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from math import lcm
 from typing import Any
@@ -92,10 +92,11 @@ class LlvmKernel:
         room: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         engine = self._trained(wanted).forward if keep else self._inference
-        like, batch = _like(inputs, states), _batch(states, batch_sizes)
-        shape = inputs["x"].shape[:-1]
+        like, shape = _like(inputs, states), inputs["x"].shape[:-1]
+        batch = shape[1] if len(shape) == 2 else _batch(states, batch_sizes)
         call = Call(engine, like, batch, batch_sizes, shape, order, reverse)
-        outputs = {name: _room(like, shape, b.width) for name, b in engine.program.outers.items()}
+        steps_first = _steps_first(inputs.values())
+        outputs = {name: _room(like, shape, b.width, steps_first) for name, b in engine.program.outers.items()}
         final = {name: like.new_empty(batch, buffer.width) for name, buffer in engine.program.new.items()}
         given = {name: array for name, array in inputs.items() if name in engine.program.inputs}
         if room is not None:
@@ -129,7 +130,8 @@ class LlvmKernel:
         for name, buffer in program.inputs.items():
             grad = given[name]
             found[name] = kept.new_zeros(buffer.width).expand(*shape, buffer.width) if grad is None else grad
-        made = {name: _room(kept, shape, b.width) for name, b in program.outers.items()}
+        steps_first = _steps_first(found.values())
+        made = {name: _room(kept, shape, b.width, steps_first) for name, b in program.outers.items()}
         start, final = {}, {}
         for name, buffer in program.new.items():
             grad = final_grads[name.removeprefix("d:")]
@@ -220,11 +222,20 @@ class _Training:
         )
 
 
-def _room(like: Tensor, shape: Sequence[int], width: int) -> Tensor:
-    """Room for a value of every row: [N, F], or [T, B, F], in memory batch first."""
+def _steps_first(arrays: Iterable[Tensor]) -> bool:
+    """Whether arrays [T, B, F] lie step by step in memory, rather than sequence by sequence."""
+    return any(array.dim() == 3 and array.stride(0) > array.stride(1) > 0 for array in arrays)
+
+
+def _room(like: Tensor, shape: Sequence[int], width: int, steps_first: bool) -> Tensor:
+    """Room for a value of every row: [N, F], or [T, B, F], in memory as the inputs are. No view: what a layer puts out
+    may be changed in place.
+    """
     if len(shape) == 1:
         return like.new_empty(*shape, width)
-    return like.new_empty(shape[1], shape[0], width).transpose(0, 1)
+    time, batch = shape
+    strides = (batch * width, width, 1) if steps_first else (width, time * width, 1)
+    return like.new_empty_strided((time, batch, width), strides)
 
 
 def _check_room(room: Tensor, most: int, like: Tensor) -> None:
