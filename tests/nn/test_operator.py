@@ -176,22 +176,77 @@ def outputs_of(case: Case, **given: Any) -> Callable[..., Tensor]:
 FUNC = [cells.get(name) for name in ("lstm", "gru", "qrnn", "mingru")]
 
 
-@pytest.mark.parametrize("made", FUNC, ids=lambda made: made.name)
-def test_per_sample_gradients(made: Cell) -> None:
-    case = Case.of(made)
+SAMPLED = [*FUNC, *map(cells.get, ("elman", "slstm", "projection_lstm", "antisymmetric", "lmu"))]
 
-    def loss(weights: Parts, x: Tensor, states: Parts) -> Tensor:
-        one = {name: state[None] for name, state in states.items()}
-        return outputs_of(case)(x[:, None], one, weights).square().sum()
 
-    found = vmap(grad(loss), in_dims=(None, 1, 0))(case.weights, case.inputs["x"], case.states)
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+@pytest.mark.parametrize("made", SAMPLED, ids=lambda made: made.name)
+def test_per_sample_gradients(made: Cell, ragged: bool, reverse: bool, backend: str) -> None:
+    """Of samples that are two sequences each; of all weights, and of the inputs."""
+    batch = 2 * B
+    case = Case.of(made, batch=batch)
+    lengths = torch.tensor([3, 5, 0, 5, 2, 1]).view(B, 2) if ragged else None
+
+    def loss(weights: Parts, x: Tensor, states: Parts, lengths: Tensor | None) -> Tensor:
+        given = None if lengths is None else lengths
+        outputs, final = case.run({"x": x}, states, weights, Packing(2, T, (2,) * T, given=given), reverse)
+        return outputs["y"].square().sum() + sum(array.sin().sum() for array in final.values())
+
+    x = case.inputs["x"].unflatten(1, (B, 2))
+    states = {name: array.unflatten(0, (B, 2)) for name, array in case.states.items()}
+    with use_backend(backend):
+        found = vmap(grad(loss, argnums=(0, 1)), in_dims=(None, 1, 0, None if lengths is None else 0), out_dims=(0, 1))(
+            case.weights, x, states, lengths
+        )
     for k in range(B):
         leaves = {name: array.clone().requires_grad_() for name, array in case.weights.items()}
-        one = {name: state[k] for name, state in case.states.items()}
-        for name, expected in zip(
-            leaves, torch.autograd.grad(loss(leaves, case.inputs["x"][:, k], one), list(leaves.values())), strict=True
-        ):
-            assert_close(found[name][k], expected, SAME, name)
+        leaf = x[:, k].clone().requires_grad_()
+        packing = Packing.full(2, T) if lengths is None else Packing.of(lengths[k], 2, T, x.device)
+        outputs, final = case.run({"x": leaf}, {n: s[k] for n, s in states.items()}, leaves, packing, reverse)
+        total = outputs["y"].square().sum() + sum(array.sin().sum() for array in final.values())
+        expected = torch.autograd.grad(total, [*leaves.values(), leaf], materialize_grads=True)
+        for name, one in zip(leaves, expected, strict=False):
+            assert_close(found[0][name][k], one, KERNEL["float64"], name)
+        assert_close(found[1][:, k], expected[-1], KERNEL["float64"], "x")
+
+
+def test_per_sample_gradients_go_backwards_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case.of(cells.get("lstm"))
+    runner = case.run.runner("auto", torch.device("cpu"), DOUBLE)
+    calls: list[str] = []
+    for name in ("forward", "backward"):
+        way = getattr(runner, name)
+        monkeypatch.setattr(runner, name, lambda *a, _way=way, _name=name, **k: calls.append(_name) or _way(*a, **k))
+
+    def loss(weights: Parts, x: Tensor) -> Tensor:
+        return case.run({"x": x[:, None]}, {n: s[:1] for n, s in case.states.items()}, weights, Packing.full(1, T))[0][
+            "y"
+        ].sum()
+
+    vmap(grad(loss), in_dims=(None, 1))(case.weights, case.inputs["x"])
+    assert calls == ["forward", "backward"]
+
+
+def test_what_is_made_of_per_sample_gradients_has_a_gradient() -> None:
+    case = Case.of(cells.get("lstm"))
+    leaves = {name: array.clone().requires_grad_() for name, array in case.weights.items()}
+    x = case.inputs["x"].clone().requires_grad_()
+
+    def loss(weights: Parts, x: Tensor) -> Tensor:
+        one = {name: state[:1] for name, state in case.states.items()}
+        return case.run({"x": x[:, None]}, one, weights, Packing.full(1, T))[0]["y"].square().sum()
+
+    per_sample = vmap(grad(loss), in_dims=(None, 1))(leaves, x)
+    found = torch.autograd.grad(sum(g.sin().sum() for g in per_sample.values()), [*leaves.values(), x])  # type: ignore[arg-type]
+    total = torch.zeros((), dtype=DOUBLE)
+    for k in range(B):
+        first = torch.autograd.grad(loss(leaves, x[:, k]), list(leaves.values()), create_graph=True)
+        total = total + sum(g.sin().sum() for g in first)
+    expected = torch.autograd.grad(total, [*leaves.values(), x])
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, KERNEL["float64"])
 
 
 @pytest.mark.parametrize("made", FUNC, ids=lambda made: made.name)
@@ -284,7 +339,7 @@ def test_fake_tensors() -> None:
         leaves = [mode.from_tensor(array).requires_grad_() for array in case.arrays]
         outputs, _ = case.run(*split(case, leaves), FULL)
         outputs["y"].sum().backward()
-    real = case.run(*split(case, case.arrays), FULL)[0]["y"]
+    real, *_ = case.call(case.arrays, FULL, False, "_by_operator")
     assert (outputs["y"].shape, outputs["y"].stride()) == (real.shape, real.stride())
 
 

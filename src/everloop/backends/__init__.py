@@ -35,6 +35,9 @@ class Kernel(Protocol):
     One with `takes_reverse = True` may then get `reverse=True`, forward and backward: every sequence is read from its
     own end to its start, and what comes out lies in the order of the inputs.
 
+    One with `takes_groups = True` may get `groups`, backward on [T, B, F] alone: of so many groups of sequences of one
+    size, one after the other, each has gradients of the stacks of its own, [groups, ...].
+
     A kernel with `keeps(wanted, sequences, rows)` says, from sizes alone (ints, or symbols of torch), how many numbers
     of type `kept_dtype` forward keeps at most. rows: of all steps, [N, F] or [T, B, F] without F. Its forward may get
     `room`, one axis of exactly so many, and keeps in it alone: `kept_in(room, inputs, sequences, shape)` gives what

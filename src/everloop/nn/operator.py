@@ -22,7 +22,7 @@ from everloop.nn import flops
 from everloop.nn.function import Recurrence, find
 from everloop.nn.packing import Packing
 from everloop.nn.runner import Runner
-from everloop.nn.transforms import Forward, Gradient, How
+from everloop.nn.transforms import Forward, Gradient, How, kinds_of, kinds_of_results, split, together
 
 _ARRAYS = "Tensor[] inputs, Tensor[] states, Tensor[] weights"
 _HOW = "Tensor? given, str key, str backend, bool reverse"
@@ -77,7 +77,9 @@ def _(
     return made if room is None else [*made, room]
 
 
-@_operator("recurrence_gradient", f"{_ARRAYS}, Tensor[] grads, Tensor? room, {_HOW}, int[] wanted, int[] there")
+@_operator(
+    "recurrence_gradient", f"{_ARRAYS}, Tensor[] grads, Tensor? room, {_HOW}, int[] wanted, int[] there, int groups"
+)
 def recurrence_gradient(
     inputs: Sequence[Tensor],
     states: Sequence[Tensor],
@@ -90,13 +92,17 @@ def recurrence_gradient(
     reverse: bool,
     wanted: Sequence[bool],
     there: Sequence[bool],
+    groups: int,
 ) -> list[Tensor]:
     """The gradients of the wanted arrays, from those of the outputs and final states that are there.
 
-    room: what forward kept for the gradients of these arrays; without it, everything is done again.
+    room: what forward kept for the gradients of these arrays; without it, everything is done again. groups: of how many
+    groups of sequences, one after the other, each has gradients of the weights of its own, [groups, ...]; 0: none has.
     """
     call = _Call(inputs, states, weights, given, key, backend, reverse)
-    if room is None:
+    if groups and not call.takes_groups:
+        return _group_by_group(call, grads, wanted, there, groups)
+    if room is None and not groups:
         with _differentiable():
             pairs = zip(call.arrays, wanted, strict=True)
             leaves = [array.detach().requires_grad_(bool(want)) for array, want in pairs]
@@ -104,14 +110,21 @@ def recurrence_gradient(
     runner, handed = call.runner, iter(grads)
     results = [next(handed) if one else None for one in there]
     arrays, _, stacks = call.named
+    names = call.wanted(wanted)
+    if room is not None:
+        saved = runner.kernel.kept_in(room, arrays, call.batch, call.shape)  # type: ignore[attr-defined]
+    else:
+        runner.make_ready(names)
+        _, _, saved = runner.forward(*call.named, call.packing, reverse=reverse, keep=True, wanted=names)
     found = runner.backward(
-        runner.kernel.kept_in(room, arrays, call.batch, call.shape),  # type: ignore[attr-defined]
+        saved,
         *runner.name(results),
         stacks,
         call.packing,
         whole=call.whole,
         reverse=reverse,
-        wanted=call.wanted(wanted),
+        wanted=names,
+        groups=groups,
     )
     by_name = {name: array for part in found for name, array in part.items()}
     return call.own([by_name[name] for name, want in zip(call.names, wanted, strict=True) if want])
@@ -130,9 +143,12 @@ def _(
     reverse: bool,
     wanted: Sequence[bool],
     there: Sequence[bool],
+    groups: int,
 ) -> list[Tensor]:
-    pairs = zip([*inputs, *states, *weights], wanted, strict=True)
-    return [array.new_empty(array.shape) for array, want in pairs if want]
+    front = [array.new_empty(array.shape) for array in (*inputs, *states)]
+    of_each = (groups,) if groups else ()
+    made = [*front, *(array.new_empty((*of_each, *array.shape)) for array in weights)]
+    return [array for array, want in zip(made, wanted, strict=True) if want]
 
 
 @_operator(
@@ -223,9 +239,10 @@ def _(
     reverse: bool,
     wanted: Sequence[bool],
     there: Sequence[bool],
+    groups: int,
 ) -> list[Tensor]:
     counts = len(inputs), len(states), len(weights)
-    how = How(key, backend, reverse, counts, len(there) - len(states), tuple(wanted))
+    how = How(key, backend, reverse, counts, len(there) - len(states), tuple(wanted), groups)
     arrays = (*inputs, *states, *weights, *grads)
     return list(Gradient.apply(how, tuple(there), given, room, *arrays))  # type: ignore[arg-type]
 
@@ -288,6 +305,10 @@ class _Call:
     def runner(self) -> Runner:
         return self.recurrence.runner(self.backend, self.x.device, self.x.dtype)
 
+    @property
+    def takes_groups(self) -> bool:
+        return self.recurrence.plain and self.runner.takes_groups(self.whole, self.reverse)
+
     def room(self, wanted: Sequence[bool]) -> Tensor | None:
         """Memory for what the kernel keeps; None if nothing is wanted, or it cannot say how much that is."""
         if not any(wanted) or not self.recurrence.plain or self.x.device.type == "meta":
@@ -337,6 +358,22 @@ class _Call:
             found.append(array.clone() if place in seen else array)
             seen.add(place)
         return found
+
+
+def _group_by_group(
+    call: _Call, grads: Sequence[Tensor], wanted: Sequence[bool], there: Sequence[bool], groups: int
+) -> list[Tensor]:
+    found = call.recurrence
+    counts = len(found.inputs), len(found.states), len(found.stacks)
+    how = How(found.key, call.backend, call.reverse, counts, len(found.outputs))
+    kinds = kinds_of(how)
+    arrays = (call.given, *call.arrays, *grads)
+    parts = []
+    for given, *rest in split(arrays, ("sequences", *kinds, *kinds_of_results(how, there)), groups):
+        lists, handed = how.lists(rest), rest[how.arrays :]
+        how_it_is = given, found.key, call.backend, call.reverse, wanted, there, 0
+        parts.append(torch.ops.everloop.recurrence_gradient(*lists, handed, None, *how_it_is))
+    return together(parts, [kind for kind, want in zip(kinds, wanted, strict=True) if want], of_weights=torch.stack)
 
 
 def _gradients(

@@ -261,7 +261,7 @@ class Recurrent(nn.Module):
         if asked is True:
             wanted = known
         else:
-            names = [asked] if isinstance(asked, str) else list(asked or ())
+            names = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked or ()))
             there = dict.fromkeys(name for names in known for name in names)
             for name in names:
                 if name not in there:

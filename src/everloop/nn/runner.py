@@ -98,10 +98,13 @@ class Runner:
         whole: bool,
         reverse: bool,
         wanted: frozenset[str],
+        groups: int = 0,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """The gradients of inputs, initial states and stacks, from those of outputs and final states."""
+        """The gradients of inputs, initial states and stacks, from those of outputs and final states. groups: see
+        `takes_groups`.
+        """
         if self.as_they_lie(whole, reverse):
-            how = _layout(whole, packing, reverse)
+            how = _layout(whole, packing, reverse) | ({"groups": groups} if groups else {})
             return self.kernel.backward(saved, grads, final_grads, weights, packing.batch_sizes, wanted, **how)
         inputs, states, stacks = self.kernel.backward(
             saved,
@@ -112,6 +115,10 @@ class Runner:
             wanted,
         )
         return _unpacked(inputs, whole, reverse, packing), _unsorted(states, whole, packing), stacks
+
+    def takes_groups(self, whole: bool, reverse: bool) -> bool:
+        """Whether `backward` can give gradients of the weights for so many groups of sequences, each by itself."""
+        return whole and self.as_they_lie(whole, reverse) and getattr(self.kernel, "takes_groups", False)
 
     def as_they_lie(self, whole: bool, reverse: bool) -> bool:
         """Whether the kernel takes arrays of this form itself."""

@@ -23,7 +23,8 @@ class How:
     """What a call is told beside its arrays.
 
     counts: how many inputs, states and weights. outputs: how many outputs, beside the final states. wanted: of each
-    array, whether its gradient will be asked for.
+    array, whether its gradient will be asked for. groups: of how many groups of sequences, one after the other, each
+    has gradients of the weights of its own; 0: they are those of all together.
     """
 
     key: str
@@ -32,6 +33,7 @@ class How:
     counts: tuple[int, int, int]
     outputs: int
     wanted: tuple[bool, ...] = ()
+    groups: int = 0
 
     def lists(self, arrays: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         """Inputs, states and weights."""
@@ -86,12 +88,15 @@ class Forward(Function):
         many, of_given, dims = info.batch_size, in_dims[1], in_dims[2:]
         if not _shared(how, arrays, dims):
             return _one_by_one(
-                lambda given, *arrays: forward(how, given, *arrays, keep=False),
+                lambda given, *arrays: forward(how, given, *arrays, wanted=()),
                 many,
                 (of_given, *dims),
                 (given, *arrays),
             )
-        made = forward(how, _sequences(given, of_given, many), *_one_batch(how, arrays, dims, many))
+        batch = _one_batch(how, arrays, dims, many)
+        # A gradient may be taken of each of many, as told, or of all as one batch, which torch knows then.
+        ask = None if any(map(_needs, batch)) else how.wanted
+        made = forward(how, _sequences(given, of_given, many), *batch, wanted=ask)
         count = how.outputs + how.counts[1]
         unfolded, out = _unfolded(made[:count], how.outputs, many)
         return (*unfolded, *made[count:]), (*out, *[None] * len(made[count:]))
@@ -114,6 +119,7 @@ class Gradient(Function):
                     how.reverse,
                     list(how.wanted),
                     list(there),
+                    how.groups,
                 )
             )
 
@@ -133,7 +139,8 @@ class Gradient(Function):
         if not any(asked) or not any(needed):
             return (None,) * (4 + len(arrays))
         which = ctx.there, asked, needed
-        found = second(ctx.how, which, given, *arrays, *(one for one in seconds if one is not None))
+        of = second_of_groups if ctx.how.groups else second
+        found = of(ctx.how, which, given, *arrays, *(one for one in seconds if one is not None))
         return None, None, None, None, *_spread(found, needed)
 
     @staticmethod
@@ -147,12 +154,11 @@ class Gradient(Function):
         *arrays: Tensor,
     ) -> tuple[Row, Any]:
         many, of_given, dims = info.batch_size, in_dims[2], in_dims[4:]
-        front, given_dims = how.counts[0] + how.counts[1], (of_given, *dims[: how.arrays])
-        if any(how.wanted[front:]) or all(dim is None for dim in given_dims) or not _shared(how, arrays, dims):
+        same = all(dim is None for dim in (of_given, *dims[: how.arrays]))
+        if same or not _shared(how, arrays, dims):
             # What was kept is of use where it is the same for all.
-            kept = room if all(dim is None for dim in given_dims) else None
             return _one_by_one(
-                lambda given, *arrays: gradient(how, there, given, kept, *arrays),
+                lambda given, *arrays: gradient(how, there, given, room if same else None, *arrays),
                 many,
                 (of_given, *dims),
                 (given, *arrays),
@@ -160,9 +166,13 @@ class Gradient(Function):
         outer = sum(there[: how.outputs])
         grads = zip(arrays[how.arrays :], dims[how.arrays :], strict=True)
         handed = [(_rows if k < outer else _sequences)(grad, dim, many) for k, (grad, dim) in enumerate(grads)]
-        whole = _one_batch(how, arrays, dims, many)
-        made = gradient(how, there, _sequences(given, of_given, many), None, *whole, *handed)
-        return _unfolded(made, sum(how.wanted[: how.counts[0]]), many)
+        batch = _one_batch(how, arrays, dims, many)
+        of_groups = replace(how, groups=many * max(1, how.groups))
+        made = gradient(of_groups, there, _sequences(given, of_given, many), room, *batch, *handed)
+        front = sum(how.wanted[: how.counts[0] + how.counts[1]])
+        unfolded, out = _unfolded(made[:front], sum(how.wanted[: how.counts[0]]), many)
+        stacks = [array.unflatten(0, (many, -1)) if how.groups else array for array in made[front:]]
+        return (*unfolded, *stacks), (*out, *[0] * len(stacks))
 
 
 class Second(Function):
@@ -209,10 +219,16 @@ class Second(Function):
         )
 
 
-def forward(how: How, given: Tensor | None, *arrays: Tensor, keep: bool = True) -> Row:
-    """Outputs and final states. keep: also what a gradient needs, of the arrays of which torch would take one."""
-    wanted = tuple(keep and torch.is_grad_enabled() and array.requires_grad for array in arrays)
-    return Forward.apply(replace(how, wanted=wanted), given, *arrays)  # type: ignore[return-value]
+def forward(how: How, given: Tensor | None, *arrays: Tensor, wanted: tuple[bool, ...] | None = None) -> Row:
+    """Outputs and final states, and what is kept for the gradients of the wanted arrays (None: of those of which torch
+    would take one).
+    """
+    asked = tuple(map(_needs, arrays)) if wanted is None else wanted or (False,) * len(arrays)
+    return Forward.apply(replace(how, wanted=asked), given, *arrays)  # type: ignore[return-value]
+
+
+def _needs(array: Tensor) -> bool:
+    return torch.is_grad_enabled() and array.requires_grad
 
 
 def gradient(how: How, there: tuple[bool, ...], given: Tensor | None, room: Tensor | None, *arrays: Tensor) -> Row:
@@ -223,9 +239,61 @@ def second(how: How, which: tuple[tuple[bool, ...], ...], given: Tensor | None, 
     return Second.apply(how, which, given, *arrays)  # type: ignore[return-value]
 
 
+def second_of_groups(
+    how: How, which: tuple[tuple[bool, ...], ...], given: Tensor | None, *arrays: Tensor
+) -> list[Tensor]:
+    """The same where groups of sequences have gradients of their own: one after the other."""
+    there, asked, needed = which
+    kinds = [*kinds_of(how), *kinds_of_results(how, there)]
+    chosen = [kind for kind, want in zip(kinds_of(how), how.wanted, strict=True) if want]
+    of_seconds = ["own" if kind == "weights" else kind for kind, ask in zip(chosen, asked, strict=True) if ask]
+    parts = [
+        second(replace(how, groups=0), which, one, *rest)
+        for one, *rest in split((given, *arrays), ("sequences", *kinds, *of_seconds), how.groups)
+    ]
+    return together(parts, [kind for kind, need in zip(kinds, needed, strict=True) if need], of_weights=sum)
+
+
 def _spread(found: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
     rest = iter(found)
     return [next(rest) if need else None for need in needed]
+
+
+# -- groups of sequences ---------------------------------------------------------------------------------------------
+
+
+def kinds_of(how: How) -> list[str]:
+    """Of each array, which axis its sequences lie along: that of rows [T, B, F], of [B, F], or none."""
+    a, b, c = how.counts
+    return ["rows"] * a + ["sequences"] * b + ["weights"] * c
+
+
+def kinds_of_results(how: How, there: Sequence[bool]) -> list[str]:
+    return ["rows" if k < how.outputs else "sequences" for k, one in enumerate(there) if one]
+
+
+def split(arrays: Sequence[Tensor | None], kinds: Sequence[str], count: int) -> list[list[Any]]:
+    """The arrays of each group of sequences. Of the gradients of weights, each has its own; weights they share."""
+    found = []
+    for k in range(count):
+        one: list[Any] = []
+        for array, kind in zip(arrays, kinds, strict=True):
+            if array is None or kind == "weights":
+                one.append(array)
+            elif kind == "own":
+                one.append(array[k])
+            else:
+                one.append(array.chunk(count, dim=int(kind == "rows"))[k])
+        found.append(one)
+    return found
+
+
+def together(parts: Sequence[Sequence[Tensor]], kinds: Sequence[str], of_weights: Callable[[Any], Any]) -> list[Tensor]:
+    """The results for all sequences from those of each group."""
+    return [
+        of_weights(arrays) if kind == "weights" else torch.cat(arrays, dim=int(kind == "rows"))
+        for arrays, kind in zip(zip(*parts, strict=True), kinds, strict=True)
+    ]
 
 
 # -- many as one batch -----------------------------------------------------------------------------------------------

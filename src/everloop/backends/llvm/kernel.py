@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop.backends.llvm.apart import Apart
 from everloop.backends.llvm.call import Call
 from everloop.backends.llvm.engine import Engine
 from everloop.backends.llvm.lower import Buffer, Outer, Program, Request, Unsupported
@@ -38,6 +39,7 @@ class LlvmKernel:
     """
 
     takes_steps = True
+    takes_groups = True
     takes_reverse = True
 
     def __init__(self, graph: Graph, sizes: Mapping[str, int], dtype: str) -> None:
@@ -118,9 +120,11 @@ class LlvmKernel:
         wanted: frozenset[str],
         order: Tensor | None = None,
         reverse: bool = False,
+        groups: int = 0,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         training = self._trained(wanted)
-        engine, program = training.backward, training.backward.program
+        engine = training.apart.engine if groups else training.backward
+        program = engine.program
         batch, *shape, _ = saved[SHAPE].shape
         kept = saved[KEPT]
         call = Call(engine, kept, batch, batch_sizes, shape, order, reverse)
@@ -137,14 +141,10 @@ class LlvmKernel:
             grad = final_grads[name.removeprefix("d:")]
             start[name] = kept.new_zeros(batch, buffer.width) if grad is None else grad
             final[name] = kept.new_empty(batch, buffer.width)
-        flat = kept.new_empty(max(1, count), training.size)
+        flat = None if groups else kept.new_empty(max(1, count), training.size)
         call.run({**found, **made}, start, final, weights, kept, flat)
-        if not count:
-            flat.zero_()
-        stacks = {
-            stack: flat.as_strided(shape, (*shape[1:], 1), place) for stack, (place, shape) in training.stacks.items()
-        }
-        made_inputs = {name.removeprefix("d:"): array for name, array in made.items()}
+        stacks = training.apart.stacks(made, groups) if flat is None else training.split(flat, count)
+        made_inputs = {name.removeprefix("d:"): array for name, array in made.items() if name.startswith("d:")}
         return made_inputs, {name.removeprefix("d:"): array for name, array in final.items()}, stacks
 
 
@@ -207,6 +207,7 @@ class _Training:
             for name, pairs in found.matrices.items()
             for rows, columns in pairs
         ]
+        self._apart = graph, found, back, program.kept, sizes, wanted, engine
         self.backward = engine(
             Request(
                 back,
@@ -220,6 +221,17 @@ class _Training:
                 gradients=self.size,
             )
         )
+
+    @cached_property
+    def apart(self) -> Apart:
+        """The backward program that gives the gradients of the weights for groups of sequences."""
+        return Apart(*self._apart)
+
+    def split(self, flat: Tensor, blocks: int) -> dict[str, Tensor]:
+        """The gradients of the stacks, from where they lie in one row after the other."""
+        if not blocks:
+            flat.zero_()
+        return {stack: flat.as_strided(shape, (*shape[1:], 1), place) for stack, (place, shape) in self.stacks.items()}
 
 
 def _steps_first(arrays: Iterable[Tensor]) -> bool:
