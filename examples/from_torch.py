@@ -51,7 +51,7 @@ def loss_of_one(weights: dict[str, torch.Tensor], bits: torch.Tensor, answers: t
     return cost(functional_call(model, weights, (bits[None],))[0], answers)
 
 
-# Which samples does the model still learn from? One gradient for each, which layers of torch give in a slow loop.
+# Which samples does the model still learn from? A gradient of each, for which torch's own layers have no rule.
 weights = {name: array.detach() for name, array in model.named_parameters()}
 each = vmap(grad(loss_of_one), (None, 0, 0))(weights, bits, answers)
 norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in each.values()]).norm(dim=0)

@@ -95,7 +95,8 @@ def check(number: int, place: int, made: tuple[str, Any, Any]) -> str:
 
 def _difference(what: str, expected: Any, found: Any) -> str:
     if isinstance(expected, str) or isinstance(found, str):
-        return "" if expected == found else f"{what}: {found} came; expected {expected}"
+        came, right = (made if isinstance(made, str) else f"a result {made[0]}" for made in (found, expected))
+        return "" if expected == found else f"{what}: {came} came; expected {right}"
     (form, laid, arrays), (ours, also, other) = expected, found
     if form != ours:
         return f"{what}: {ours} came; expected {form}"
@@ -126,7 +127,7 @@ def _done(do: Callable[[], Any]) -> Any:
 
 
 def _results(module: nn.Module, x: Any, more: tuple[Any, ...]) -> tuple[Any, list[bool], list[Tensor]]:
-    """The form of what comes out, which of it is without gaps, and all tensors, with the gradients of everything that has one."""
+    """The form of what comes out, which of it is without gaps, and all tensors, those of all gradients too."""
     made = module(x, *more)
     out = tree_leaves(_unpacked(made))
     arrays = [leaf for leaf in out if leaf.is_floating_point()]

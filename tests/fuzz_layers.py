@@ -21,7 +21,6 @@ from itertools import count
 from typing import Any
 
 import torch
-from fuzz_kernels import JUMPS, _made, _random_cells
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,6 +31,7 @@ from everloop.lang.cell import Cell
 from everloop.nn.function import WATCHED, _watching
 from everloop.nn.layer import Layer
 from everloop.testing import NUDGE, assert_same_results, evaluate_step
+from fuzz_kernels import JUMPS, _made, _random_cells
 
 CALLS = 20
 """Of one layer: making its kernels takes longer than running them."""
@@ -421,11 +421,10 @@ def _lengths(call: Call) -> Any:
 
 
 def _state(call: Call, leaves: Results) -> Any:
-    given = {name: leaf for name, leaf in leaves.items() if name.startswith("state ")}
+    given = [leaves[name] for name in call.arrays if name.startswith("state ")]
     if not given:
         return None
-    shape = call.layer.start_state(call.batch)
-    rest = iter(given.values())
+    shape, rest = call.layer.start_state(call.batch), iter(given)
     laid = "plain" if call.laid == "expanded" else call.laid
     return tuple(
         _laid(next(rest), laid) if isinstance(part, Tensor) else [_laid(next(rest), laid) for _ in part]

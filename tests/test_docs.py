@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from everloop.lang import functions, transforms
+from everloop.nn import GRU
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -77,7 +78,7 @@ def test_readme_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     lengths = [5, 3]
     given = {"x": torch.randn(2, 5, 32), "lengths": lengths}
     code = blocks(name, "python")
-    assert len(code) == 4
+    assert len(code) == 6
     for block in code:
         exec(compile(block, name, "exec"), given)
     assert given["y"].shape == (2, 5, 128)
@@ -85,6 +86,10 @@ def test_readme_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert given["branch"].push(torch.zeros(32).numpy()).shape == (64,)
     assert given["deep"].cell.name == "residual(layer_norm(zoneout(gru)))"
     assert given["state"].c.shape == (4, 2, 64)
+    assert [len(array) for array in given["each"].values()] == [2] * 8
+    assert type(given["reader"][1]) is GRU
+    assert (given["out"].shape, given["end"].last.h.shape) == ((2, 5, 96), (2, 96))
+    assert given["history"][0]["c"].shape == (2, 5, 64)
     assert (tmp_path / "runs" / "reviews" / "report.html").is_file()
 
 

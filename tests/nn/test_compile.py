@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._pytree import tree_leaves, tree_structure
@@ -65,12 +66,15 @@ def test_inductor(subject: Any, compiler_of_torch: None) -> None:
 
 
 @pytest.fixture
-def compiler_of_torch() -> None:
+def compiler_of_torch() -> Iterator[None]:
     cpp_builder = pytest.importorskip("torch._inductor.cpp_builder")
     try:
         cpp_builder.get_cpp_compiler()
     except Exception as error:
         pytest.skip(f"torch's inductor finds no C++ compiler here: {error}")
+    # What torch keeps of earlier runs may be of operators that were different then.
+    with torch._inductor.config.patch(force_disable_caches=True):
+        yield
 
 
 @pytest.mark.parametrize("dynamic", [True, None], ids=["dynamic", "default"])

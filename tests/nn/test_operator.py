@@ -374,7 +374,7 @@ def test_a_key_of_the_catalogue_needs_no_layer() -> None:
 
 
 def test_a_key_of_nobody_s_cell_is_refused_in_words() -> None:
-    with pytest.raises(LookupError, match="the cell homemade 1, which this process does not know: build a layer"):
+    with pytest.raises(LookupError, match="the cell homemade 1, which this process does not know: keep a layer"):
         find('{"cell": "homemade 1", "sizes": {}, "watched": []}')
 
 

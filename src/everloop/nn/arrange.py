@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 from everloop import cells
@@ -43,7 +44,7 @@ def arrange(
     """The layers, the lowest first."""
     if skip not in SKIPS:
         raise ValueError(f"skip: {skip!r} came; expected one of {', '.join(map(repr, SKIPS))}")
-    _check_sizes(given, sizes)
+    sizes = _checked(given, sizes)
     noisy = noise.added(given)
     levels: list[Level] = []
     width = input_size
@@ -103,10 +104,21 @@ def share(name: str, value: Any) -> None:
         raise ValueError(f"{name}: {value!r} came; expected a share of 0 or more and less than 1")
 
 
-def whole(name: str, value: Any) -> None:
-    """Refuse what is no number of something that there is."""
-    if not isinstance(value, int) or value < 1:
+def flag(name: str, value: Any) -> None:
+    """Refuse what is neither on nor off."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: {value!r} came; expected True or False")
+
+
+def whole(name: str, value: Any) -> int:
+    """How many there are of something, as an int; refused where there is none, or no such number."""
+    try:
+        number = 0 if isinstance(value, bool) else index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ValueError(f"{name}: {value!r} came; expected a whole number of 1 or more")
+    return number
 
 
 def each(
@@ -119,7 +131,7 @@ def each(
     if isinstance(hidden_size, Sequence):
         several["hidden_size"] = hidden_size
     if num_layers is not None:
-        whole("num_layers", num_layers)
+        num_layers = whole("num_layers", num_layers)
     counts = {name: len(values) for name, values in several.items()}
     said, count = next(iter(counts.items()), ("", 1)) if num_layers is None else ("num_layers", num_layers)
     for name, found in counts.items():
@@ -128,9 +140,7 @@ def each(
         if not found:
             raise ValueError(f"{name}: none came; expected one for all layers, or one per layer")
     given = tuple(map(cells.get, several.get("cell", [cell])))
-    units = tuple(several.get("hidden_size", [hidden_size]))
-    for value in units:
-        whole("hidden_size", value)
+    units = tuple(whole("hidden_size", value) for value in several.get("hidden_size", [hidden_size]))
     return given * (count // len(given)), units * (count // len(units))
 
 
@@ -148,14 +158,18 @@ def _lengths(cell: Cell, width: int, hidden: int, given: Mapping[str, int], firs
     return known
 
 
-def _check_sizes(given: Sequence[Cell], sizes: Mapping[str, int]) -> None:
+def _checked(given: Sequence[Cell], sizes: Mapping[str, int]) -> dict[str, int]:
+    if not isinstance(sizes, Mapping):
+        raise ValueError(f'sizes: {sizes!r} came; expected lengths by name, such as {{"proj": 64}}')
+    found = {}
     for name, value in sizes.items():
         if name in ("input", "hidden"):
             raise ValueError(f"sizes: {name!r} came; that is the argument {name}_size")
-        whole(f"sizes: {name}", value)
+        found[name] = whole(f"sizes: {name}", value)
         if not any(name in cell.graph.size_names for cell in given):
             known = "; ".join(
                 f"cell {cell.name} has no size {name!r}; it has {', '.join(cell.graph.size_names)}"
                 for cell in dict.fromkeys(given)
             )
             raise ValueError(f"sizes: {known}")
+    return found

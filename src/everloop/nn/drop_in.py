@@ -59,6 +59,9 @@ class _Layers(nn.RNNBase):
         x = input.data if packed else input
         if not isinstance(x, Tensor) or x.dim() not in ((2,) if packed else (2, 3)):
             return None
+        if not isinstance(self.bidirectional, bool) or isinstance(self.num_layers, bool):
+            # Which torch takes in a constructor, and in no call.
+            return None
         batched = packed or x.dim() == 3
         time = len(input.batch_sizes) if packed else x.shape[1 if batched and self.batch_first else 0]
         if time == 0 or is_short(time, self.mode) or not runs(x, self.mode) or x.shape[-1] != self.input_size:
@@ -124,7 +127,9 @@ class _Layers(nn.RNNBase):
         names = "hc"[: len(starts)]
         finals: list[dict[str, Tensor]] = []
         for depth in range(self.num_layers):
-            recurrence = recurrence_of(self.mode, rows.shape[-1], self.hidden_size, self.proj_size)
+            # Not from a shape, which is no number to torch.jit.trace.
+            width = directions * int(self.proj_size or self.hidden_size) if depth else self.input_size
+            recurrence = recurrence_of(self.mode, width, self.hidden_size, int(self.proj_size))
             outputs = []
             for direction in range(directions):
                 place = len(finals)

@@ -44,8 +44,10 @@ class GRUCell(nn.GRUCell):
 
 
 def _wanted() -> bool:
-    """Whether a backend is asked for by name."""
-    return not torch.compiler.is_compiling() and asked() != AUTO
+    """Whether a backend is asked for by name, or torch.func is at work, which torch's own cells do not know."""
+    if torch.compiler.is_compiling():
+        return False
+    return asked() != AUTO or torch._C._are_functorch_transforms_active()
 
 
 def _step(cell: nn.RNNCellBase, mode: str, x: Any, hx: Any) -> Any:

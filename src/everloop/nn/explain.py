@@ -124,8 +124,8 @@ def _of_one_cell(layer: Recurrent, depths: list[int], like: Tensor) -> tuple[Cel
 
 def _directions(layer: Recurrent) -> tuple[str, ...]:
     if layer.bidirectional:
-        return "forward", "backward"
-    return ("backward",) if layer.reverse else ("forward",)
+        return "forward", "reverse"
+    return ("reverse",) if layer.reverse else ("forward",)
 
 
 def _reason(name: str, refusal: str, runs: str, asked: str, failed: bool) -> str:

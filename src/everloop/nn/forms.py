@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from everloop.nn.packing import Packing, seen
+from everloop.nn.packing import Packing, read, seen
 
 
 class Form:
@@ -31,13 +31,13 @@ class Form:
         """
         for name, value in (("lengths", lengths), ("mask", mask)):
             if value is not None and (isinstance(x, PackedSequence) or _is_nested(x)):
-                raise ValueError(f"{name}: came with {_kind(x)}; expected none, as x knows where its sequences end")
+                raise ValueError(f"{name}: came with {kind(x)}; expected none, as x knows where its sequences end")
         if isinstance(x, PackedSequence):
             return Packed(x)
         if _is_nested(x):
             return Nested(x)
         if not isinstance(x, Tensor):
-            raise TypeError(f"x: {_kind(x)} came; expected a tensor [B, T, I] or a PackedSequence")
+            raise TypeError(f"x: {kind(x)} came; expected a tensor [B, T, I] or a PackedSequence")
         _check(x, 3, "[B, T, I]")
         batch, time, _ = x.shape
         if mask is not None and lengths is not None:
@@ -179,7 +179,7 @@ class Nested(_Rows):
         if not _is_nested(array):
             if not seen():
                 # Nobody knows how many steps a padded one must have.
-                raise TypeError(f"side {name}: {_kind(array)} came; expected a nested tensor, as x is, to be traced")
+                raise TypeError(f"side {name}: {kind(array)} came; expected a nested tensor, as x is, to be traced")
             return None
         begins, lengths = _extents(f"side {name}", array)
         if not _same(lengths, self._lengths):
@@ -196,13 +196,13 @@ class Nested(_Rows):
 def _masked(x: Tensor, mask: Tensor) -> Padded:
     """[B, T, I] and which of its steps count; nothing is copied where these are the first ones of each sequence."""
     batch, time, _ = x.shape
-    mask = torch.as_tensor(mask, device=x.device)
+    mask = read("mask", mask, x.device)
     if mask.dtype is not torch.bool:
-        raise ValueError(f"mask: {mask.dtype} came; expected torch.bool, True where a step counts")
+        raise ValueError(f"mask: {mask.dtype} came; expected torch.bool, True where a step counts: mask.bool()")
     if mask.shape != (batch, time):
         raise ValueError(f"mask: {tuple(mask.shape)} came; expected one value for each step, ({batch}, {time})")
     packing = Packing.of(mask.sum(1), batch, time, x.device)
-    if seen() and not bool((mask[:, 1:] > mask[:, :-1]).any()):
+    if seen() and not mask.is_meta and not bool((mask[:, 1:] > mask[:, :-1]).any()):
         return Padded(x, packing)
     return Masked(x, mask, packing)
 
@@ -211,7 +211,7 @@ def _is_nested(x: Any) -> bool:
     return isinstance(x, Tensor) and x.is_nested
 
 
-def _kind(x: Any) -> str:
+def kind(x: Any) -> str:
     """What came, in words."""
     return "a nested tensor" if _is_nested(x) else f"a {type(x).__name__}"
 
@@ -243,7 +243,7 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 def _padded(array: Any, packing: Packing, width: int, name: str, scalar: bool) -> Tensor:
     """A side input as [B, T, width]."""
     if not isinstance(array, Tensor) or array.is_nested:
-        raise TypeError(f"side {name}: {_kind(array)} came; expected a tensor [B, T, F], or one in the form of x")
+        raise TypeError(f"side {name}: {kind(array)} came; expected a tensor [B, T, F], or one in the form of x")
     whole = array[..., None] if scalar and array.dim() == 2 else array
     expected = (packing.batch, packing.time, width)
     if whole.shape != expected:

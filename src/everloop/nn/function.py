@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from everloop import __version__
 from everloop.backends import REFERENCE, asked, compile_kernel
 from everloop.backends._evaluate import evaluate
 from everloop.backends._values import Values, Weights
@@ -74,6 +75,7 @@ class Recurrence:
         x = inputs["x"]
         if torch._C._is_any_autocast_enabled() and _autocast(x.device.type):
             return self._cast(inputs, states, weights, packing, reverse)
+        _check_kind(x, weights)
         way = self._by_operator if _seen_through(x, weights) else self.run
         outputs, final = way(inputs, states, weights, packing, reverse)
         return {
@@ -181,7 +183,8 @@ def find(key: str) -> Recurrence:
         if not isinstance(facts["cell"], dict):
             raise LookupError(
                 f"the operator everloop::recurrence was called for the cell {facts['cell']}, which this process does "
-                "not know: build a layer of it first, and keep it"
+                "not know: keep a layer of it, or, for another process, take the cell from a text or a file "
+                "(everloop.read_cell)"
             )
         found = Recurrence(
             kept_cell(facts["cell"], "the operator everloop::recurrence"), facts["sizes"], facts["watched"]
@@ -195,7 +198,9 @@ def _key(recurrence: Recurrence) -> str:
     except ValueError:
         # Known to this process alone, as long as it has it.
         cell = f"{recurrence.cell.name} {id(recurrence.cell)}"
-    return json.dumps({"cell": cell, "sizes": recurrence.sizes, "watched": recurrence.watched})
+    # With the version, because torch.compile keeps on disk what it made for an operator.
+    facts = {"cell": cell, "sizes": recurrence.sizes, "watched": recurrence.watched, "everloop": __version__}
+    return json.dumps(facts)
 
 
 @torch.compiler.assume_constant_result
@@ -214,6 +219,15 @@ def _differentiated_here() -> bool:
 
 def _autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _check_kind(x: Tensor, weights: Arrays) -> None:
+    """What torch would say of a product, which nobody knows of, said of x."""
+    for array in weights.values():
+        if array.dim() > 1 and array.dtype is not x.dtype:
+            raise ValueError(f"x: {x.dtype} came; expected {array.dtype}, as the weights are: x.to({array.dtype})")
+        if array.dim() > 1 and array.device != x.device:
+            raise ValueError(f"x: came on {x.device}; expected {array.device}, where the weights are: x.to(...)")
 
 
 def _seen_through(x: Tensor, weights: Arrays) -> bool:

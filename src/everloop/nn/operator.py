@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from everloop.backends import use_backend
+from everloop.backends import REFERENCE, use_backend
 from everloop.nn import flops
 from everloop.nn.function import Recurrence, find
 from everloop.nn.packing import Packing
@@ -303,7 +303,10 @@ class _Call:
 
     @property
     def runner(self) -> Runner:
-        return self.recurrence.runner(self.backend, self.x.device, self.x.dtype)
+        x = self.x
+        # What does not fit together is torch's to convert, or to refuse: a kernel would read over the end.
+        fits = all(array.dtype is x.dtype and array.device == x.device for array in self.arrays)
+        return self.recurrence.runner(self.backend if fits else REFERENCE, x.device, x.dtype)
 
     @property
     def takes_groups(self) -> bool:

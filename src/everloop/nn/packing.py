@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,11 +42,11 @@ class Packing:
     @staticmethod
     def of(lengths: Sequence[int] | Tensor, batch: int, time: int, device: torch.device) -> Packing:
         """From the lengths of the sequences of a padded batch, which may be on any device."""
-        given = torch.as_tensor(lengths, device="cpu")
+        given = read("lengths", lengths, torch.device("cpu"))
         if given.shape != (batch,):
             raise ValueError(f"lengths: {tuple(given.shape)} came; expected one per sequence of the batch, ({batch},)")
         known = given.to(torch.int64)
-        if not seen():
+        if given.is_meta or not seen():
             return Packing(batch, time, (), given=known)
         if not torch.equal(known.to(given.dtype), given):
             raise ValueError(f"lengths: {given.tolist()} came; expected whole numbers of steps")
@@ -166,6 +168,18 @@ class Packing:
             return self.given
         sizes = torch.tensor(self.batch_sizes, dtype=torch.int64)
         return torch.nn.functional.pad(sizes, (0, self.time - len(sizes)))
+
+
+def read(name: str, values: Any, device: torch.device) -> Tensor:
+    """What a caller gives, as an array."""
+    if isinstance(values, Tensor):
+        # On the meta device there are no values to take elsewhere.
+        return values if values.is_meta else values.to(device)
+    try:
+        # NumPy has arrays that torch does not take, such as those that run backwards.
+        return torch.as_tensor(np.array(values) if hasattr(values, "__array__") else values, device=device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"{name}: {values!r} came; expected a list or a tensor of numbers") from error
 
 
 def seen() -> bool:

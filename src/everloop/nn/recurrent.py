@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from everloop.lang.cell import Cell
-from everloop.nn.arrange import Noise, arrange, each, share, whole
+from everloop.nn.arrange import Noise, arrange, each, flag, share, whole
 from everloop.nn.forms import Form
 from everloop.nn.layer import Layer, dropout, within
 from everloop.nn.side import Sides
@@ -88,10 +88,13 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         given, self.hidden_sizes = each(cell, hidden_size, num_layers)
-        whole("input_size", input_size)
+        input_size = whole("input_size", input_size)
         shares = {"dropout": dropout, "input_dropout": input_dropout, "output_dropout": output_dropout}
         for name, value in (shares | {"weight_drop": weight_drop}).items():
             share(name, value)
+        flags = {"bidirectional": bidirectional, "variational": variational, "learn_start": learn_start}
+        for name, value in (flags | {"reverse": reverse, "keep_order": keep_order}).items():
+            flag(name, value)
         if reverse and bidirectional:
             raise ValueError("reverse=True came with bidirectional=True, which reads in both directions: leave one out")
         if not (keep_order or reverse):
@@ -103,7 +106,7 @@ class Recurrent(nn.Module):
         self.reverse, self.keep_order = reverse, keep_order
         directions = 2 if bidirectional else 1
         noise = Noise(zoneout, recurrent_dropout)
-        self._levels = arrange(given, self.hidden_sizes, input_size, directions, dict(sizes or {}), skip, noise)
+        self._levels = arrange(given, self.hidden_sizes, input_size, directions, sizes or {}, skip, noise)
         # Knows the device and type of the layer, which may have no parameters.
         self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
         factory = {"device": device, "dtype": dtype}
@@ -194,8 +197,8 @@ class Recurrent(nn.Module):
         form = self._form(x, lengths, mask)
         layers = self._all_layers()
         first = self._first(layers, state, form)
-        beside = self._sides.rows(side or {}, form) if side or self._sides.taken else {}
-        watched = None if return_states is False else self._watched(return_states)
+        beside = self._sides.rows(side, form) if side is not None or self._sides.needed else {}
+        watched = None if return_states is False or return_states is None else self._watched(return_states)
         rows, packing = form.rows, form.packing
         given = self._left_out(rows, self.input_dropout, form)
         final: list[dict[str, Tensor]] = []
@@ -260,8 +263,10 @@ class Recurrent(nn.Module):
         known = [layer.names for layer in self._all_layers()]
         if asked is True:
             wanted = known
+        elif not isinstance(asked, Iterable):
+            raise TypeError(f"return_states: {asked!r} came; expected True, or names, such as {known[0]}")
         else:
-            names = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked or ()))
+            names = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked))
             there = dict.fromkeys(name for names in known for name in names)
             for name in names:
                 if name not in there:

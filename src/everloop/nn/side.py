@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from everloop.nn.arrange import Level
-from everloop.nn.forms import Form
+from everloop.nn.forms import Form, kind
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,12 @@ class Sides:
             needed |= {name: level.name for name in level.side if name not in level.cell.graph.start}
         return Sides(tuple(levels), taken, needed)
 
-    def rows(self, given: Mapping[str, Any], form: Form) -> dict[str, Tensor]:
+    def rows(self, given: Mapping[str, Any] | None, form: Form) -> dict[str, Tensor]:
         """What a caller gives, as rows beside those of x."""
+        given = {} if given is None else given
+        if not isinstance(given, Mapping):
+            names = ", ".join(self.taken) or "none, as no cell here takes any"
+            raise TypeError(f"side: {kind(given)} came; expected a dictionary of side inputs by name: {names}")
         for name, cell in self.needed.items():
             if name not in given:
                 raise ValueError(f"side: {name} is missing; {cell} needs it at every step")

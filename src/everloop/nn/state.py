@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import _register_namedtuple
+
+from everloop.nn.forms import kind
 
 
 class States:
@@ -66,6 +69,8 @@ def _split(
     names = list(widths[0])
     arrays = _counted(what, given, names)
     for name, array in zip(names, arrays, strict=True):
+        if not isinstance(array, Tensor):
+            raise TypeError(f"{what} {name}: {kind(array)} came; expected a tensor")
         expected = (len(widths), batch, max(known[name] for known in widths))
         if array.shape != expected:
             raise ValueError(f"{what} {name}: {tuple(array.shape)} came; expected {expected}")
@@ -77,6 +82,8 @@ def _split(
 
 
 def _counted(what: str, given: Any, names: Sequence[str]) -> Sequence[Any]:
+    if not isinstance(given, Tensor | Sequence):
+        raise TypeError(f"{what}: {kind(given)} came; expected a tuple of {', '.join(names)}, as a layer returns it")
     parts = (given,) if isinstance(given, Tensor) else tuple(given)
     if len(parts) != len(names):
         raise ValueError(f"{what}: {len(parts)} values came; expected {len(names)}: {', '.join(names)}")
@@ -91,6 +98,8 @@ def _type(name: str, fields: tuple[str, ...], directions: int) -> Any:
     # no place where pickle could find it: it is made again.
     made.__reduce__ = lambda self: (_made, (name, fields, directions, tuple(self)))  # type: ignore[method-assign]
     made.detach = _detach  # type: ignore[attr-defined]
+    # So that torch.export can write down what a program gives and takes.
+    _register_namedtuple(made, serialized_type_name=f"everloop {name} {directions} {' '.join(fields)}")
     if "last" not in fields:
         made.last = property(lambda self: _last(self, directions))  # type: ignore[attr-defined]
     return made

@@ -1,7 +1,7 @@
 """How the operators of `everloop.nn.operator` are differentiated, and what torch.vmap makes of them.
 
-Under vmap, where all share the weights, many become one larger batch, and one call. Otherwise (many sets of weights, or
-gradients of the weights for each) there is one call for each.
+Under vmap, where all share the weights, many become one larger batch, and one call, in which each may have gradients of
+the weights of its own. Otherwise there is one call for each.
 """
 
 from __future__ import annotations
