@@ -30,7 +30,7 @@ from everloop import Recurrent, cells
 from everloop.lang.cell import Cell
 from everloop.nn.function import WATCHED, _watching
 from everloop.nn.layer import Layer
-from everloop.testing import NUDGE, assert_same_results, evaluate_step
+from everloop.testing import NUDGE, assert_same_results, evaluate_step, with_made
 from fuzz_kernels import JUMPS, _made, _random_cells
 
 CALLS = 20
@@ -260,7 +260,8 @@ def definition(call: Call, leaves: Results) -> Results:
     layer, batch, steps = call.layer, call.batch, call.kept.shape[1]
     beside = {name: _over(leaves[name], batch) for name in call.arrays if not name.startswith("state ")}
     directions = 2 if layer.bidirectional else 1
-    first = _first(call, leaves)
+    first, layers = _first(call, leaves), layer._all_layers()
+    weights = [_weights(call, leaves, one) for one in layers]
     ys: list[Tensor] = []
     finals: list[list[Results]] = []
     histories: list[list[Results]] = []
@@ -268,13 +269,14 @@ def definition(call: Call, leaves: Results) -> Results:
         there = call.kept[row]
         sides = {name: array[row, there] for name, array in beside.items()}
         below, final, history = [sides.pop("x")], [], []
-        for depth, several in enumerate(layer.layers):
+        for depth in range(layer.num_layers):
             given = torch.cat(below, 1) if layer.skip == "dense" else below[-1]
             outputs = []
             for direction in range(directions):
-                one: Any = several[direction]  # type: ignore[index]
-                start = {name: array[row : row + 1] for name, array in first[len(final)].items()}
-                y, state, seen = _loop(call, leaves, one, {"x": given, **sides}, start, layer.reverse or direction > 0)
+                one, place = layers[len(final)], len(final)
+                start = {name: array[row : row + 1] for name, array in first[place].items()}
+                reverse = layer.reverse or direction > 0
+                y, state, seen = _loop(one, weights[place], {"x": given, **sides}, start, reverse, _watched(call, one))
                 outputs.append(y)
                 final.append(state)
                 history.append(seen)
@@ -289,7 +291,7 @@ def definition(call: Call, leaves: Results) -> Results:
         for name, array in known.items():
             parts = [final[place][name] for final in finals]
             made[f"final {place} {name}"] = torch.cat(parts) if parts else array
-        for name in _watched(call, layer._all_layers()[place]) if batch else ():
+        for name in _watched(call, layers[place]) if batch else ():
             made[f"history {place} {name}"] = torch.stack([one[place][name] for one in histories])
     return made
 
@@ -500,18 +502,22 @@ def _first(call: Call, leaves: Results) -> list[Results]:
     return found
 
 
+def _weights(call: Call, leaves: Results, layer: Layer) -> Results:
+    """The parameters by name, and what is made of them."""
+    place = next(k for k, one in enumerate(call.layer._all_layers()) if one is layer)
+    depth, direction = divmod(place, 2 if call.layer.bidirectional else 1)
+    graph, found = layer.recurrence.cell.graph, {}
+    for stack, members in graph.stacks.items():
+        parts = leaves[f"layers.{depth}.{direction}.{stack}"].split([param.shape(layer.sizes)[0] for param in members])
+        found |= zip((param.name for param in members), parts, strict=True)
+    return with_made(graph, found, layer.sizes) if found else found
+
+
 def _loop(
-    call: Call, leaves: Results, layer: Layer, inputs: Results, state: Results, reverse: bool
+    layer: Layer, weights: Results, inputs: Results, state: Results, reverse: bool, watched: tuple[str, ...]
 ) -> tuple[Tensor, Results, Results]:
     """One sequence through one layer in one direction: y and what is watched, in the order of x, and the last state."""
     graph, sizes, steps = layer.recurrence.cell.graph, layer.sizes, inputs["x"].shape[0]
-    place = next(k for k, one in enumerate(call.layer._all_layers()) if one is layer)
-    front = f"layers.{'.'.join(map(str, divmod(place, 2 if call.layer.bidirectional else 1)))}."
-    watched = _watched(call, layer)
-    params: Results = {}
-    for stack, members in graph.stacks.items():
-        parts = leaves[f"{front}{stack}"].split([param.shape(sizes)[0] for param in members])
-        params |= zip((param.name for param in members), parts, strict=True)
     for name, leaf in graph.inputs.items():
         width = 1 if leaf.size is None else sizes[str(leaf.size)]
         if name in graph.draws:
@@ -521,21 +527,16 @@ def _loop(
     seen: list[Results] = []
     whole = _watching(graph, watched)
     for t in reversed(range(steps)) if reverse else range(steps):
-        outputs, state = evaluate_step(
-            whole, {name: inputs[name][t : t + 1] for name in graph.inputs} | params, state, sizes
-        )
+        given = {name: inputs[name][t : t + 1] for name in graph.inputs}
+        outputs, state = evaluate_step(whole, given | weights, state, sizes)
         seen.append(outputs)
     ordered = seen[::-1] if reverse else seen
-    empty = [_watched_width(whole, name, sizes) for name in whole.outputs]
+    widths = {name: sizes[str(node.size)] for name, node in whole.outputs.items()}
     made = {
         name: torch.cat([one[name] for one in ordered]) if ordered else inputs["x"].new_zeros(0, width)
-        for name, width in zip(whole.outputs, empty, strict=True)
+        for name, width in widths.items()
     }
     return made["y"], state, {name: made[f"{WATCHED}{name}"] for name in watched}
-
-
-def _watched_width(graph: Any, name: str, sizes: dict[str, int]) -> int:
-    return sizes[str(graph.outputs[name].size)]
 
 
 def _watched(call: Call, layer: Layer) -> tuple[str, ...]:

@@ -9,20 +9,17 @@ sizes [T] for packed rows, and nothing where all have all steps. How they are di
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from everloop.backends import REFERENCE, use_backend
 from everloop.nn import flops
-from everloop.nn.function import Recurrence, find
-from everloop.nn.packing import Packing
-from everloop.nn.runner import Runner
-from everloop.nn.transforms import Forward, Gradient, How, kinds_of, kinds_of_results, split, together
+from everloop.nn.calls import Call, differentiable, gradients, group_by_group, pulled_back
+from everloop.nn.function import find
+from everloop.nn.transforms import Forward, Gradient, How
 
 _ARRAYS = "Tensor[] inputs, Tensor[] states, Tensor[] weights"
 _HOW = "Tensor? given, str key, str backend, bool reverse"
@@ -49,7 +46,7 @@ def recurrence(
     """Outputs, final states, and, where a gradient is wanted of some arrays, what the kernel keeps for it, if it can
     say from shapes alone how much that is.
     """
-    call = _Call(inputs, states, weights, given, key, backend, reverse)
+    call = Call(inputs, states, weights, given, key, backend, reverse)
     room = call.room(wanted)
     if room is None:
         return call.laid_out(*call.run(*call.named))
@@ -70,7 +67,7 @@ def _(
     reverse: bool,
     wanted: Sequence[bool],
 ) -> list[Tensor]:
-    call = _Call(inputs, states, weights, given, key, backend, reverse)
+    call = Call(inputs, states, weights, given, key, backend, reverse)
     room = call.room(wanted)
     made = [call.blank_rows(width) for width in call.output_widths]
     made += [state.new_empty(state.shape) for state in states]
@@ -99,14 +96,14 @@ def recurrence_gradient(
     room: what forward kept for the gradients of these arrays; without it, everything is done again. groups: of how many
     groups of sequences, one after the other, each has gradients of the weights of its own, [groups, ...]; 0: none has.
     """
-    call = _Call(inputs, states, weights, given, key, backend, reverse)
+    call = Call(inputs, states, weights, given, key, backend, reverse)
     if groups and not call.takes_groups:
-        return _group_by_group(call, grads, wanted, there, groups)
+        return group_by_group(call, grads, wanted, there, groups)
     if room is None and not groups:
-        with _differentiable():
+        with differentiable():
             pairs = zip(call.arrays, wanted, strict=True)
             leaves = [array.detach().requires_grad_(bool(want)) for array, want in pairs]
-            return call.own([one.detach() for one in _gradients(call, leaves, grads, wanted, there)])
+            return call.own([one.detach() for one in gradients(call, leaves, grads, wanted, there)])
     runner, handed = call.runner, iter(grads)
     results = [next(handed) if one else None for one in there]
     arrays, _, stacks = call.named
@@ -173,14 +170,14 @@ def recurrence_second(
     """The gradients of the needed arrays and gradients, from those of the gradients that are asked for. In torch's
     operations, on the reference.
     """
-    call = _Call(inputs, states, weights, given, key, "reference", reverse)
-    with _differentiable():
+    call = Call(inputs, states, weights, given, key, "reference", reverse)
+    with differentiable():
         leaves = [leaf.detach().requires_grad_() for leaf in call.arrays]
         handed = [grad.detach().requires_grad_() for grad in grads]
-        first = _gradients(call, leaves, handed, wanted, there, create_graph=True)
+        first = gradients(call, leaves, handed, wanted, there, create_graph=True)
         chosen = [one for one, ask in zip(first, asked, strict=True) if ask]
         ends = [end for end, need in zip([*leaves, *handed], needed, strict=True) if need]
-        return call.own(_pulled_back(chosen, seconds, ends))
+        return call.own(pulled_back(chosen, seconds, ends))
 
 
 @torch.library.register_fake("everloop::recurrence_second")
@@ -245,178 +242,3 @@ def _(
     how = How(key, backend, reverse, counts, len(there) - len(states), tuple(wanted), groups)
     arrays = (*inputs, *states, *weights, *grads)
     return list(Gradient.apply(how, tuple(there), given, room, *arrays))  # type: ignore[arg-type]
-
-
-# -- what they have in common ----------------------------------------------------------------------------------------
-
-
-class _Call:
-    """The arguments of an operator, put in order."""
-
-    def __init__(
-        self,
-        inputs: Sequence[Tensor],
-        states: Sequence[Tensor],
-        weights: Sequence[Tensor],
-        given: Tensor | None,
-        key: str,
-        backend: str,
-        reverse: bool,
-    ) -> None:
-        self.recurrence: Recurrence = find(key)
-        self.given, self.backend, self.reverse = given, backend, reverse
-        self.arrays = [*inputs, *states, *weights]
-        self.named = self.by_name(self.arrays)
-        x = inputs[0]
-        self.whole, self.shape = x.dim() == 3, x.shape[:-1]
-        self.x = x
-        self.batch: Any = states[0].shape[0] if states else self.shape[-1] if self.whole else None
-        if self.batch is None:
-            # Packed rows of a cell without states: those of the first step.
-            assert given is not None
-            self.batch = int(given[0]) if len(given) else 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        found = self.recurrence
-        return (*found.inputs, *found.states, *found.stacks)
-
-    def by_name(self, arrays: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Inputs, states and weights."""
-        found, rest = self.recurrence, iter(arrays)
-        a, b, c = ({name: next(rest) for name in part} for part in (found.inputs, found.states, found.stacks))
-        return a, b, c
-
-    def wanted(self, wanted: Sequence[bool]) -> frozenset[str]:
-        return frozenset(name for name, want in zip(self.names, wanted, strict=True) if want)
-
-    @property
-    def packing(self) -> Packing:
-        if self.whole:
-            time, batch = self.shape
-            if self.given is None:
-                return Packing.full(batch, time)
-            return Packing.of(self.given, batch, time, self.x.device)
-        assert self.given is not None
-        sizes = tuple(count for count in self.given.tolist() if count)
-        return Packing(self.batch, len(sizes), sizes, given=self.given)
-
-    @property
-    def runner(self) -> Runner:
-        x = self.x
-        # What does not fit together is torch's to convert, or to refuse: a kernel would read over the end.
-        fits = all(array.dtype is x.dtype and array.device == x.device for array in self.arrays)
-        return self.recurrence.runner(self.backend if fits else REFERENCE, x.device, x.dtype)
-
-    @property
-    def takes_groups(self) -> bool:
-        return self.recurrence.plain and self.runner.takes_groups(self.whole, self.reverse)
-
-    def room(self, wanted: Sequence[bool]) -> Tensor | None:
-        """Memory for what the kernel keeps; None if nothing is wanted, or it cannot say how much that is."""
-        if not any(wanted) or not self.recurrence.plain or self.x.device.type == "meta":
-            return None
-        runner, names = self.runner, self.wanted(wanted)
-        runner.make_ready(names)
-        keeps = getattr(runner.kernel, "keeps", None)
-        if keeps is None or not runner.as_they_lie(self.whole, self.reverse):
-            return None
-        rows = self.shape[0] * self.shape[1] if self.whole else self.shape[0]
-        dtype = getattr(torch, runner.kernel.kept_dtype.removeprefix("torch."))  # type: ignore[attr-defined]
-        return self.x.new_empty(keeps(names, self.batch, rows), dtype=dtype)
-
-    def run(
-        self, inputs: Mapping[str, Tensor], states: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        with use_backend(self.backend):
-            return self.recurrence.run(inputs, states, weights, self.packing, self.reverse)
-
-    @property
-    def output_widths(self) -> list[int]:
-        graph, sizes = self.recurrence.graph, self.recurrence.sizes
-        return [sizes[str(graph.outputs[name].size)] for name in self.recurrence.outputs]
-
-    def blank_rows(self, width: int) -> Tensor:
-        """Room for a value of every row, in memory batch first."""
-        if not self.whole:
-            return self.x.new_empty(*self.shape, width)
-        time, batch = self.shape
-        return self.x.new_empty(batch, time, width).transpose(0, 1)
-
-    def laid_out(self, outputs: Mapping[str, Tensor], final: Mapping[str, Tensor]) -> list[Tensor]:
-        """Outputs and final states as `blank_rows` promises them, each in memory of its own."""
-        rows = [outputs[name] for name in self.recurrence.outputs]
-        laid = [y.transpose(0, 1).contiguous().transpose(0, 1) if self.whole else y.contiguous() for y in rows]
-        return self._apart([*laid, *(final[name].contiguous() for name in self.recurrence.states)])
-
-    def own(self, arrays: Sequence[Tensor]) -> list[Tensor]:
-        """Gradients as they are promised: without gaps, each in memory of its own."""
-        return self._apart([array.contiguous() for array in arrays])
-
-    def _apart(self, arrays: Sequence[Tensor]) -> list[Tensor]:
-        seen = {array.untyped_storage().data_ptr() for array in self.arrays}
-        found = []
-        for array in arrays:
-            place = array.untyped_storage().data_ptr()
-            found.append(array.clone() if place in seen else array)
-            seen.add(place)
-        return found
-
-
-def _group_by_group(
-    call: _Call, grads: Sequence[Tensor], wanted: Sequence[bool], there: Sequence[bool], groups: int
-) -> list[Tensor]:
-    found = call.recurrence
-    counts = len(found.inputs), len(found.states), len(found.stacks)
-    how = How(found.key, call.backend, call.reverse, counts, len(found.outputs))
-    kinds = kinds_of(how)
-    arrays = (call.given, *call.arrays, *grads)
-    parts = []
-    for given, *rest in split(arrays, ("sequences", *kinds, *kinds_of_results(how, there)), groups):
-        lists, handed = how.lists(rest), rest[how.arrays :]
-        how_it_is = given, found.key, call.backend, call.reverse, wanted, there, 0
-        parts.append(torch.ops.everloop.recurrence_gradient(*lists, handed, None, *how_it_is))
-    return together(parts, [kind for kind, want in zip(kinds, wanted, strict=True) if want], of_weights=torch.stack)
-
-
-def _gradients(
-    call: _Call,
-    leaves: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    wanted: Sequence[bool],
-    there: Sequence[bool],
-    create_graph: bool = False,
-) -> list[Tensor]:
-    """The gradients of the wanted leaves, by doing it all again."""
-    outputs, final = call.run(*call.by_name(leaves))
-    made = [*(outputs[name] for name in call.recurrence.outputs), *(final[name] for name in call.recurrence.states)]
-    results = [result for result, one in zip(made, there, strict=True) if one]
-    return _pulled_back(results, grads, [leaf for leaf, want in zip(leaves, wanted, strict=True) if want], create_graph)
-
-
-def _pulled_back(
-    results: Sequence[Tensor], grads: Sequence[Tensor], ends: Sequence[Tensor], create_graph: bool = False
-) -> list[Tensor]:
-    """The gradients of the ends, from those of the results; zero where there is none."""
-    pairs = [(result, grad) for result, grad in zip(results, grads, strict=True) if result.requires_grad]
-    if not pairs or not ends:
-        return [torch.zeros_like(end) for end in ends]
-    found = torch.autograd.grad(
-        [result for result, _ in pairs],
-        ends,
-        [grad for _, grad in pairs],
-        create_graph=create_graph,
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    return list(found)
-
-
-_KEYS = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
-
-
-@contextmanager
-def _differentiable() -> Iterator[None]:
-    """Inside an operator, torch's own gradients are off; on again, as outside of any."""
-    with torch._C._ForceDispatchKeyGuard(*_KEYS), torch.enable_grad():
-        yield
