@@ -15,6 +15,9 @@ from torch.nn.utils.parametrize import register_parametrization
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from everloop import cells
+from everloop.backends import use_backend
+from everloop.backends.llvm.kernel import LlvmKernel
+from everloop.backends.reference import ReferenceKernel
 from everloop.lang import transforms
 from everloop.lang.cell import cell
 from everloop.lang.functions import tanh
@@ -776,3 +779,31 @@ def test_the_last_states_of_both_directions_side_by_side(cell: Any) -> None:
     ends = torch.stack([y[0, 5, :4], y[1, 3, :4]])
     assert_close(state.last.h, torch.cat([ends, y[:, 0, 4:]], 1), SAME)
     assert state.detach().last.c.shape == (2, 8)
+
+
+@pytest.mark.parametrize("form", ["lengths", "mask", "packed", "nested"])
+@pytest.mark.parametrize("backend", ["llvm", "reference"])
+def test_every_backend_computes_the_steps_that_there_are(
+    backend: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = Recurrent("gru", 3, 4, 2, bidirectional=True)
+    lengths = torch.tensor([6, 1, 0, 3])
+    x = torch.randn(4, 6, 3)
+    mask = torch.arange(6) < lengths[:, None]
+    rows: list[int] = []
+    kernels = {"llvm": LlvmKernel, "reference": ReferenceKernel}
+    forward = kernels[backend].forward
+
+    def counted(self: Any, inputs: Any, states: Any, weights: Any, batch_sizes: Any, **how: Any) -> Any:
+        rows.append(sum(batch_sizes))
+        if inputs["x"].dim() == 2:
+            assert inputs["x"].shape[0] == rows[-1]
+        return forward(self, inputs, states, weights, batch_sizes, **how)
+
+    monkeypatch.setattr(kernels[backend], "forward", counted)
+    packed = pack_padded_sequence(x, lengths.clamp_min(1), batch_first=True, enforce_sorted=False)
+    nested = torch.nested.nested_tensor([x[b, :n] for b, n in enumerate(lengths.tolist())], layout=torch.jagged)
+    given: dict[str, Any] = {"lengths": (x, None, lengths), "packed": (packed,), "nested": (nested,)}
+    with use_backend(backend):
+        layer(x, mask=mask) if form == "mask" else layer(*given[form])
+    assert rows == [11 if form == "packed" else 10] * 4

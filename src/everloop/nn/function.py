@@ -317,7 +317,7 @@ def delay(new: Tensor, first: Tensor, batch_sizes: Sequence[int]) -> tuple[Tenso
         return torch.cat([first, new[:-running]]), new[-running:]
     began = list(accumulate(batch_sizes, initial=0))
     steps = zip(began, batch_sizes[1:], strict=False)
-    rows = [torch.arange(begin, begin + count) for begin, count in steps]
+    rows = [torch.arange(begin, begin + count, device="cpu") for begin, count in steps]
     before = new.index_select(0, torch.cat(rows).to(new.device)) if rows else new[:0]
     lengths = [bisect_left(batch_sizes, -row, key=operator.neg) for row in range(running)]
     ends = [began[length - 1] + row for row, length in enumerate(lengths)]

@@ -158,7 +158,7 @@ def within(rows: Tensor, packing: Packing) -> Tensor:
     """Rows that are zero past the end of a sequence."""
     if rows.dim() == 2 or packing.given is None:
         return rows
-    inside = torch.arange(packing.time)[:, None] < packing.given
+    inside = torch.arange(packing.time, device="cpu")[:, None] < packing.given
     return torch.where(inside.to(rows.device)[:, :, None], rows, 0)
 
 

@@ -86,7 +86,7 @@ class Packing:
         """[T, B], longest first: where a sequence has a step."""
         assert self.order is not None
         assert self.lengths is not None
-        return (torch.arange(self.time)[:, None] < self.lengths[None, :]).to(self.order.device)
+        return (_upto(self.time)[:, None] < self.lengths[None, :]).to(self.order.device)
 
     def pack(self, x: Tensor) -> Tensor:
         """[B, T, F] -> [N, F]"""
@@ -135,7 +135,7 @@ class Packing:
     def _turned_steps(self, rows: Tensor) -> Tensor:
         """Which step [T, B, F] to take at each place; padding stays where it is."""
         assert self.given is not None
-        step, lengths = torch.arange(self.time)[:, None], self.given[None, :]
+        step, lengths = _upto(self.time)[:, None], self.given[None, :]
         index = torch.where(step < lengths, lengths - 1 - step, step).to(rows.device)
         return index.unsqueeze(2).expand(rows.shape)
 
@@ -157,8 +157,8 @@ class Packing:
         """
         sizes = self._sizes
         count = sum(self.batch_sizes) if count is None else count
-        step = torch.repeat_interleave(torch.arange(self.time), sizes, output_size=count)
-        return step, torch.arange(count) - (torch.cumsum(sizes, 0) - sizes)[step]
+        step = torch.repeat_interleave(_upto(self.time), sizes, output_size=count)
+        return step, _upto(count) - (torch.cumsum(sizes, 0) - sizes)[step]
 
     @property
     def _sizes(self) -> Tensor:
@@ -166,7 +166,7 @@ class Packing:
         if not seen():
             assert self.given is not None
             return self.given
-        sizes = torch.tensor(self.batch_sizes, dtype=torch.int64)
+        sizes = torch.tensor(self.batch_sizes, dtype=torch.int64, device="cpu")
         return torch.nn.functional.pad(sizes, (0, self.time - len(sizes)))
 
 
@@ -199,5 +199,10 @@ def _full(batch: int, time: int) -> Packing:
 
 def _longer(falling: Tensor, count: int) -> Tensor:
     """How many of these whole numbers, which never rise, are greater than 0, 1, ... count - 1."""
-    not_greater = torch.searchsorted(falling.flip(0), torch.arange(count), right=True)
+    not_greater = torch.searchsorted(falling.flip(0), _upto(count), right=True)
     return falling.shape[0] - not_greater
+
+
+def _upto(count: int) -> Tensor:
+    """0, 1, ... count - 1, on the CPU, wherever torch puts what nobody says a device of."""
+    return torch.arange(count, device="cpu")

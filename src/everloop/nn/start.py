@@ -24,8 +24,8 @@ def start(values: Tensor, param: Param, cell: Cell) -> None:
         values.fill_(given)
     elif callable(given):
         n = values.shape[0]
-        drawn = torch.rand(n, dtype=torch.float64).tolist()
-        values.copy_(torch.tensor([given(u, k, n) for k, u in enumerate(drawn)], dtype=torch.float64))
+        drawn = torch.rand(n, dtype=torch.float64, device="cpu").tolist()
+        values.copy_(torch.tensor([given(u, k, n) for k, u in enumerate(drawn)], dtype=torch.float64, device="cpu"))
     elif not param.is_matrix:
         values.zero_()
     else:
