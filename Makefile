@@ -26,9 +26,12 @@ test: install
 slow: install
 	$(BIN)/python -m pytest -m slow -s
 
-# Kernels against the reference on random cells and shapes, ten minutes at most. More with FUZZ='--seconds 3600'.
+# Kernels, layers and drop-ins against what they should be, on random ones, ten minutes each at most. More with
+# FUZZ='--seconds 3600'.
 fuzz: install
 	$(BIN)/python tests/fuzz_kernels.py $(FUZZ)
+	$(BIN)/python tests/fuzz_layers.py $(FUZZ)
+	$(BIN)/python tests/fuzz_drop_ins.py $(FUZZ)
 
 check: install
 	$(BIN)/ruff format --check .

@@ -205,15 +205,16 @@ def _call(source: random.Random, module: Any) -> tuple[Any, tuple[Any, ...], str
         form = "batch"
     sizes = [batch, steps] if layer and module.batch_first else [steps, batch]
     shape = {"one": [steps]}.get(form, sizes) if layer else [batch] * (form == "batch")
-    x: Any = draw(*shape, module.input_size)
+    x: Any = draw(*shape, int(module.input_size))
     of_batch = [] if form == "one" else [batch]
     count = [int(module.num_layers) * (1 + bool(module.bidirectional))] if layer else []
-    widths = [module.proj_size or module.hidden_size if layer else module.hidden_size]
-    widths += [module.hidden_size] if type(module).__name__.startswith("LSTM") else []
+    widths = [int(module.proj_size or module.hidden_size) if layer else int(module.hidden_size)]
+    widths += [int(module.hidden_size)] if type(module).__name__.startswith("LSTM") else []
     states: Any = tuple(draw(*count, *of_batch, width) for width in widths)
     wrong = ""
     if source.random() < 0.33:
-        wrong = source.choice([*WRONGED])
+        # On packed input, torch reads states of another shape over the end, and the process is gone.
+        wrong = source.choice([name for name in WRONGED if "state" not in name or form in ("batch", "one")])
         x, states = WRONGED[wrong](source, x, states)
     if form in ("packed", "sorted") and _is(x) and x.dim() == 3:
         lengths = sorted((source.randint(1, steps) for _ in range(batch)), reverse=True)

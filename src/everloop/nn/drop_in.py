@@ -129,7 +129,7 @@ class _Layers(nn.RNNBase):
         for depth in range(self.num_layers):
             # Not from a shape, which is no number to torch.jit.trace.
             width = directions * int(self.proj_size or self.hidden_size) if depth else self.input_size
-            recurrence = recurrence_of(self.mode, width, self.hidden_size, int(self.proj_size))
+            recurrence = recurrence_of(self.mode, width, self.hidden_size, self.proj_size)
             outputs = []
             for direction in range(directions):
                 place = len(finals)
@@ -268,6 +268,8 @@ def _name(mode: str, width: int, hidden: int, proj: int) -> str:
 
 @cache
 def _name_made(mode: str, width: int, hidden: int, proj: int) -> str:
+    # torch takes True for a size, and it is 1 to a cache.
+    width, hidden, proj = int(width), int(hidden), int(proj)
     name = f"{mode}_{width}_{hidden}_{proj}"
     sizes = {"input": width, "hidden": hidden} | ({"proj": proj} if proj else {})
     setattr(_made, name, Recurrence(_cell(mode, bool(proj)), sizes))

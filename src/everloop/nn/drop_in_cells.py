@@ -54,7 +54,7 @@ def _step(cell: nn.RNNCellBase, mode: str, x: Any, hx: Any) -> Any:
     """The states after the step, on the backend that is asked for; None for what is torch's to answer."""
     if not isinstance(x, Tensor) or x.dim() not in (1, 2) or x.shape[-1] != cell.input_size:
         return None
-    if mode not in GATES or not runs(x, mode):
+    if mode not in GATES or not runs(x, mode) or not (cell.input_size and cell.hidden_size):
         return None
     batch = x.shape[:-1]
     names = "hc" if mode == "LSTM" else "h"
