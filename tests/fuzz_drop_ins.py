@@ -12,6 +12,7 @@ import argparse
 import copy
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -213,8 +214,10 @@ def _call(source: random.Random, module: Any) -> tuple[Any, tuple[Any, ...], str
     states: Any = tuple(draw(*count, *of_batch, width) for width in widths)
     wrong = ""
     if source.random() < 0.33:
-        # On packed input, torch reads states of another shape over the end, and the process is gone.
-        wrong = source.choice([name for name in WRONGED if "state" not in name or form in ("batch", "one")])
+        # Where torch does not look, it reads over the end, and the process is gone: shapes of what is packed and of
+        # states beside it, dimensions of what a cell is given.
+        unseen = "dimension" if not layer else "state|shape" if form in ("packed", "sorted") else "nothing"
+        wrong = source.choice([name for name in WRONGED if not re.search(unseen, name)])
         x, states = WRONGED[wrong](source, x, states)
     if form in ("packed", "sorted") and _is(x) and x.dim() == 3:
         lengths = sorted((source.randint(1, steps) for _ in range(batch)), reverse=True)

@@ -34,7 +34,25 @@ def same_bits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> No
         assert array.equal(expected[name]), name
 
 
-@pytest.mark.parametrize("name", cells.names())
+# One cell of each kind in every run, the rest of the catalogue in the slow one.
+SMALL = [
+    "elman",
+    "lstm",
+    "gru",
+    "projection_lstm",
+    "layernorm_lstm",
+    "mingru",
+    "qrnn",
+    "slstm",
+    "lmu",
+    "antisymmetric",
+    "gru_d",
+    "mogrifier_lstm",
+]
+EVERY = [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in cells.names()]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_every_cell_is_the_reference_as_far_as_bfloat16_goes(name: str) -> None:
     kernel, drawn, reference = drawn_for(name, "bfloat16")
     expected = drawn.run(reference)

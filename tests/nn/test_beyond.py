@@ -581,7 +581,25 @@ def sides(layer: Recurrent) -> dict[str, int]:
     return {name: layer.sizes[str(leaf.size)] if leaf.size else 1 for name, leaf in inputs.items() if name != "x"}
 
 
-@pytest.mark.parametrize("name", cells.names())
+# One cell of each kind in every run, the rest of the catalogue in the slow one.
+SMALL = [
+    "elman",
+    "lstm",
+    "gru",
+    "projection_lstm",
+    "layernorm_lstm",
+    "mingru",
+    "qrnn",
+    "slstm",
+    "lmu",
+    "antisymmetric",
+    "gru_d",
+    "mogrifier_lstm",
+]
+EVERY = [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in cells.names()]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_every_cell_gives_all_that_it_names(name: str) -> None:
     layer = made(name, 4, 4, sizes={"proj": 2} if name == "projection_lstm" else None).eval()
     with torch.no_grad():

@@ -7,6 +7,7 @@ import io
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import product
 from typing import Any
 
@@ -152,6 +153,59 @@ def test_cells_give_the_same(name: str, bias: bool) -> None:
         x = draw(*batch, 3).requires_grad_()
         assert_same(expected, ours, x)
         assert_same(expected, ours, x, cell_states_for(ours, name, *batch))
+
+
+@every_cell
+@pytest.mark.parametrize("bias", [False, True])
+def test_steps_without_a_gradient_give_the_same(name: str, bias: bool) -> None:
+    """Of arrays that lie in any way, after weights have changed behind everybody's back, too."""
+    expected, ours = pair(name, 3, 20, bias=bias)
+    for batch in (0, 1, 5, 1, 40):
+        wide = cell_states_for(ours, name, batch, 2)
+        hx = tuple(array[:, 0].detach() for array in wide) if isinstance(wide, tuple) else wide[:, 0].detach()
+        for module in (expected, ours):
+            for weight in module.parameters():
+                weight.data.mul_(0.9)
+        for x in (draw(batch, 3), draw(3, batch).t(), draw(3).expand(batch, 3)):
+            with torch.no_grad():
+                for states in ((), (hx,)):
+                    found, right = ours(x, *states), expected(x, *states)
+                    assert form(found) == form(right)
+                    for a, b in zip(leaves(found), leaves(right), strict=True):
+                        assert_close(a, b)
+
+
+@every_cell
+def test_steps_run_where_they_are_quicker(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own forward runs steps of an RNNCell, and those that have a gradient, unless a backend is named."""
+    _, ours = pair(name, 3, 4)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("torch's own")
+
+    monkeypatch.setattr(getattr(nn, name), "forward", refuse)
+    for grad in (False, True):
+        torchs = backend == "auto" and (grad or name == "RNNCell")
+        with torch.set_grad_enabled(grad), pytest.raises(AssertionError) if torchs else nullcontext():
+            ours(draw(5, 3))
+
+
+@every_cell
+def test_cells_under_transforms_of_functions(name: str, backend: str) -> None:
+    expected, ours = pair(name, 3, 4)
+    x = draw(6, 5, 3)
+
+    def of(module: Any) -> Callable[[Tensor], Tensor]:
+        return lambda rows: leaves(module(rows))[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_close(torch.func.vmap(of(ours))(x), torch.stack([of(expected)(rows) for rows in x]))
+    weighed = [torch.func.grad(lambda rows, module=module: of(module)(rows).sum())(x[0]) for module in (ours, expected)]
+    assert_close(*weighed)
+    if backend == "auto":
+        along = [torch.func.jvp(of(module), (x[0],), (x[1],))[1] for module in (ours, expected)]
+        assert_close(*along)
 
 
 def test_a_cell_of_relu_gives_the_same() -> None:

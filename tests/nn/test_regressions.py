@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -172,6 +173,17 @@ def test_a_cell_of_nothing_is_what_it_is_in_torch(name: str, sizes: tuple[int, i
     expected = getattr(nn, name)(*sizes)(torch.randn(2, sizes[0]))
     for one, other in zip(tree_leaves(ours), tree_leaves(expected), strict=True):
         assert one.shape == other.shape
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_states_of_too_many_layers_beside_a_packed_sequence_do_not_end_the_process(place: int) -> None:
+    """As they do with torch's own LSTM."""
+    packed = pack_padded_sequence(torch.randn(2, 9, 3), [9, 4], batch_first=True)
+    states = [torch.zeros(1, 2, 5), torch.zeros(1, 2, 5)]
+    for shape in ([2, 2, 5], [1, 1, 2, 5]):
+        states[place] = torch.zeros(shape)
+        with pytest.raises(RuntimeError, match=re.escape(f"Expected hidden[{place}] size (1, 2, 5), got {shape}")):
+            everloop.nn.LSTM(3, 5)(packed, tuple(states))
 
 
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])

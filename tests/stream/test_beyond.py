@@ -308,7 +308,7 @@ class TestExplain:
         assert len(explain(Recurrent([zoneout(catalogue.get("gru"), 0.1), "gru"], 3, 4)).plans) == 2
 
     def test_in_reverse(self) -> None:
-        assert [part.direction for part in explain(Recurrent("gru", 3, 4, reverse=True)).parts] == ["backward"]
+        assert [part.direction for part in explain(Recurrent("gru", 3, 4, reverse=True)).parts] == ["reverse"]
 
 
 def test_a_stack_of_many_layers() -> None:

@@ -32,7 +32,7 @@ def convert(model: Model, to: str = "everloop") -> Model:
     Left alone: classes derived from these, whose `forward` is somebody's own (parametrized modules, for which torch
     derives a class, are converted); `everloop.Recurrent`, which torch has no like of; and what is no such module any
     more: scripted, exported, quantized and sharded ones. Convert before, and before torch.compile. What knows torch's
-    classes only (torch.jit.script, dynamic quantization) wants them back first.
+    classes only (torch.jit.script, torch.fx.symbolic_trace, dynamic quantization) wants them back first.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: {type(model).__name__} came; expected a torch.nn.Module, such as a model or a layer")

@@ -37,6 +37,8 @@ class _Layers(nn.RNNBase):
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> Any:
         found = self._found(input, hx)
         if found is None:
+            if self.mode == "LSTM" and isinstance(input, PackedSequence):
+                self._check_packed(input, hx)
             return self._torch.forward(self, input, hx)
         y, final = self._run(*found)
         if isinstance(input, PackedSequence):
@@ -48,6 +50,17 @@ class _Layers(nn.RNNBase):
             # Programs view what torch gives without gaps in other shapes.
             y = y.transpose(0, 1) if self.batch_first else y.contiguous()
         return y, tuple(final) if self.mode == "LSTM" else final[0]
+
+    def _check_packed(self, input: PackedSequence, hx: Any) -> None:
+        """States of too many layers or dimensions beside what is packed, refused in torch's words: its LSTM does not
+        look, and reads over the end.
+        """
+        count = self.num_layers * (2 if self.bidirectional else 1)
+        arrays = [array for array in hx if isinstance(array, Tensor)] if isinstance(hx, tuple) else []
+        if len(arrays) == 2 and any(
+            array.dim() > 3 or (array.dim() == 3 and array.shape[0] > count) for array in arrays
+        ):
+            self.check_forward_args(input.data, hx, input.batch_sizes)  # type: ignore[arg-type]
 
     def _found(
         self, input: Tensor | PackedSequence, hx: Any
@@ -194,9 +207,8 @@ class GRU(_Layers):
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "GRU": 3, "LSTM": 4}
 """By the modes of torch."""
 
-SHORT = {"RNN_TANH": 4, "RNN_RELU": 4, "GRU": 2, "LSTM": 0}
-"""Steps up to which torch is quicker: its products read the weights as they lie, while a kernel lays them out anew at
-every call. So does torch's LSTM."""
+SHORT = {"RNN_TANH": 4, "RNN_RELU": 4, "GRU": 1, "LSTM": 0}
+"""Steps up to which torch is quicker: for so few, what is done around the products in Python takes longer than they."""
 
 
 def runs(x: Tensor, mode: str) -> bool:

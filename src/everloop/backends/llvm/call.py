@@ -39,6 +39,8 @@ class Call:
         if reverse and len(shape) != 2:
             raise ValueError("reverse: packed rows came; expected arrays of three axes, [T, B, F]")
         self.threads = get_num_threads()
+        if 0 < batch * len(batch_sizes) <= engine.few and batch_sizes[0] == batch:
+            engine = engine.direct
         blocks = parts(batch, self.threads, engine.layout.weight_count)
         self.engine = engine.shared if blocks == 1 and self.threads > 1 and batch <= SHARED_ROWS else engine
         self.like = like
@@ -81,7 +83,7 @@ class Call:
             words[at["ends"]], words[at["turn"]] = shape.last.ctypes.data, -1
         alive, turn = [], -1 if self.reverse else 1
         for name, place, stride, step in layout.outer_words:
-            rows = _rows(outer[name])
+            rows = rows_of(outer[name])
             words[place], words[stride] = rows.data_ptr(), rows.stride(-2)
             words[step] = turn * rows.stride(0) if rows.dim() == 3 else 0
             alive.append(rows)
@@ -148,6 +150,6 @@ class _Shape:
         return steps.sum(1, np.int64) - 1
 
 
-def _rows(array: Tensor) -> Tensor:
+def rows_of(array: Tensor) -> Tensor:
     """An array whose rows lie without gaps, each for itself."""
     return array if array.stride(-1) == 1 or array.shape[-1] == 1 else array.contiguous()

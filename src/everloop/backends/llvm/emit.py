@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from everloop.backends.llvm import tiles
+from everloop.backends.llvm import direct, tiles
 from everloop.backends.llvm.builder import Function, Word
 from everloop.backends.llvm.functions import FUNCTIONS, define
 from everloop.backends.llvm.functions import declarations as function_declarations
@@ -46,6 +46,10 @@ def write_tile(name: str, numbers: Numbers, weight: str = "") -> str:
             function = tiles.product(int(vectors), numbers, weight)
         case ["outer"]:
             function = tiles.outer(numbers)
+        case ["rows"]:
+            function = direct.rows(numbers)
+        case ["columns", units]:
+            function = direct.columns(int(units), numbers)
         case _:
             function = tiles.square(numbers)
     return _module(name, declarations(numbers), [function])
@@ -180,7 +184,7 @@ class Block:
         """The states before the first step."""
         f, layout = self.f, self.layout
         self._clear()
-        if self.program.request.gradients:
+        if self.program.request.gradients and not self.program.request.fresh:
             size = self.program.request.gradients * self.bytes
             f.do(f"call void @llvm.memset.p0.i64(ptr {self.grads}, i8 0, i64 {size}, i1 0)")
         for name, buffer in self.program.new.items():
@@ -276,9 +280,10 @@ class Block:
             whole = f.at(self.scalar, self.grads, self.program.request.places[name])
 
             def add(lane: Lane, offset: Word, part: str = part, whole: str = whole) -> None:
-                place = f.at(self.scalar, whole, offset)
-                found = [lane.load(place, "sum"), lane.load(f.at(self.scalar, part, offset), "part")]
-                lane.store(lane.compute("add", found, "sum"), place)
+                place, found = f.at(self.scalar, whole, offset), lane.load(f.at(self.scalar, part, offset), "part")
+                if not self.program.request.fresh:
+                    found = lane.compute("add", [lane.load(place, "sum"), found], "sum")
+                lane.store(found, place)
 
             self._vectors(self.program.width(node), add)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from everloop.backends._narrow import BYTES
 from everloop.backends.llvm.builder import Function, Word
-from everloop.backends.llvm.lower import Buffer, Pass, Program
+from everloop.backends.llvm.lower import Buffer, Group, Pass, Program
 from everloop.backends.llvm.tiles import MOST_ROWS, MOST_VECTORS, OUTER_ROWS, group_vectors, outer_vectors, units_of
 from everloop.backends.llvm.vectors import Numbers
 from everloop.lang.expr import Expr
@@ -111,11 +111,17 @@ class Layout:
         return f.add(f.let(f"and i64 {count}, {-ALIGNED}", "size"), APART)
 
     def _tiles(self) -> tuple[str, ...]:
-        """The kinds of tiles that the program calls: products of so many vectors, outer products, squares."""
+        """The kinds of tiles that the program calls: products, squares to lay weights out, outer products."""
         passes = [one for _, one in self.program.passes()]
-        widths = sorted({group_vectors(one, group, self.numbers) for one in passes for group in one.groups})
-        products = tuple(f"product {width}" for width in widths)
-        return (*products, "square", *(["outer"] if self.program.request.outers else []))
+        products = sorted({self.product(one, group) for one in passes for group in one.groups})
+        squares = [] if self.program.request.direct else ["square"]
+        return (*products, *squares, *(["outer"] if self.program.request.outers else []))
+
+    def product(self, one: Pass, group: Group) -> str:
+        """The kind of tile of some products."""
+        if not self.program.request.direct:
+            return f"product {group_vectors(one, group, self.numbers)}"
+        return f"columns {units_of(one, self.numbers)}" if group.transposed else "rows"
 
     def _areas(self) -> dict[str, Area]:
         program, lanes = self.program, self.numbers.lanes
@@ -149,7 +155,9 @@ class Layout:
             units = blocks * -(-(program.width(node) // blocks) // OUTER_ROWS)
             areas[f"packed rows {k}"] = Area(per_chunk_row=units * OUTER_ROWS)
         if program.request.outers:
-            areas["packed columns"] = Area(per_chunk_row=outer_vectors(self.numbers) * lanes)
+            span = outer_vectors(self.numbers) * lanes
+            widest = max(program.width(outer.columns) for outer in program.request.outers)
+            areas["packed columns"] = Area(per_chunk_row=-(-widest // span) * span if program.request.direct else span)
         return areas
 
     def _sums(self) -> tuple[dict[str, int], int]:
@@ -187,9 +195,10 @@ class Layout:
                 count = one.blocks * -(-(one.width // one.blocks) // (units * self.numbers.lanes))
                 for k, segment in enumerate(group.segments):
                     weights = count * segment.length * vectors * self.numbers.lanes
-                    panels[number, g, k] = Panel(place, segment.length, vectors)
-                    place += rounded(-(-weights // fitting))
                     self.weight_count += weights
+                    if not self.program.request.direct:
+                        panels[number, g, k] = Panel(place, segment.length, vectors)
+                        place += rounded(-(-weights // fitting))
                 if self.weight == "int8":
                     self.scales[number, g] = place
                     place += len(group.results) * self.scale_stride(one)

@@ -108,7 +108,8 @@ class Request:
     over rows and steps, by the vector they are the gradient of. outers: gradients of matrices. places: where in one
     array the gradient of each parameter begins; gradients: how long that array is. shared: the units of a step are
     computed by several threads. single: steps come one by one, so that nothing is gained by products of the inputs
-    worked out before.
+    worked out before. direct: there are so few rows that matrices are read as they lie; every block of sequences has a
+    first step, and they all fall into one chunk.
     """
 
     graph: Graph
@@ -123,6 +124,12 @@ class Request:
     gradients: int = 0
     shared: bool = False
     single: bool = False
+    direct: bool = False
+
+    @property
+    def fresh(self) -> bool:
+        """Whether gradients are written, and not added to what earlier chunks gave."""
+        return self.direct and {*self.sums, *(outer.matrix for outer in self.outers)} == {*self.places}
 
     @property
     def roots(self) -> list[Expr]:

@@ -7,6 +7,7 @@ as many vectors as a tile is wide.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from everloop.backends.llvm.builder import Word
@@ -38,6 +39,7 @@ class _Writer:
         self.program, self.layout = block.program, block.layout
         self.vectors = outer_vectors(self.numbers)
         self.span = self.vectors * self.numbers.lanes
+        self.fresh = {outer.matrix for outer in self.program.request.outers} if self.program.request.fresh else set()
 
     def pack_rows(self, node: Expr, blocks: int, target: str) -> None:
         """[groups of units][rows of the chunk][OUTER_ROWS], zero beyond the last unit."""
@@ -75,15 +77,37 @@ class _Writer:
         f = self.f
         width = self.program.width(columns) // blocks
         f.note(f"gradients of {' '.join(outer.matrix for outer in outers)}")
-        with f.loop(0, blocks, 1, "block") as head, f.loop(0, -(-width // self.span), 1, "columns") as c:
-            first = f.mul(c, self.span)
-            self._pack_columns(columns, f.add(f.mul(head, width), first), first, width)
-            for outer in outers:
-                self._matrix(outer, blocks, head, first, width)
+        groups = -(-width // self.span)
+        with f.loop(0, blocks, 1, "block") as head:
+            if self.program.request.direct:
+                with f.loop(0, groups, 1, "columns") as c:
+                    self._pack_columns(columns, head, c, width, self._column_pack(c))
+                for outer in outers:
+                    with self._units(outer, blocks) as j, f.loop(0, groups, 1, "columns") as c:
+                        self._tile(outer, blocks, head, j, c, width, self._column_pack(c))
+                    self.fresh.discard(outer.matrix)
+                return
+            with f.loop(0, groups, 1, "columns") as c:
+                self._pack_columns(columns, head, c, width, self._column_pack(0))
+                for outer in outers:
+                    with self._units(outer, blocks) as j:
+                        self._tile(outer, blocks, head, j, c, width, self._column_pack(0))
 
-    def _pack_columns(self, node: Expr, place: Word, first: Word, width: int) -> None:
+    def _units(self, outer: Outer, blocks: int) -> AbstractContextManager[str]:
+        """A loop over the groups of units of a block."""
+        return self.f.loop(0, -(-(self.program.width(outer.rows) // blocks) // OUTER_ROWS), 1, "units")
+
+    def _column_pack(self, c: Word) -> str:
+        """Where a group of columns is packed. Few rows leave room for all of them: the gradients are then written row
+        after row.
+        """
+        place = self.f.mul(self.f.mul(c, self.rows.count), self.span)
+        return self.f.at(self.numbers.scalar, self.block.areas["packed columns"], place)
+
+    def _pack_columns(self, node: Expr, head: Word, c: Word, width: int, target: str) -> None:
         """[rows of the chunk][vectors][lanes], zero beyond the last column."""
-        f, target = self.f, self.block.areas["packed columns"]
+        f, first = self.f, self.f.mul(c, self.span)
+        place = f.add(f.mul(head, width), first)
         with f.loop(0, self.rows.count, 1, "row") as i:
             source = f.at(self.numbers.scalar, self._row(node, i), place)
             row = f.at(self.numbers.scalar, target, f.mul(i, self.span))
@@ -107,28 +131,26 @@ class _Writer:
             with f.when(f.compare("slt", whole, self.vectors)):
                 do(whole, Lane(f, self.numbers, count=width % lanes))
 
-    def _matrix(self, outer: Outer, blocks: int, head: Word, first: Word, width: int) -> None:
+    def _tile(self, outer: Outer, blocks: int, head: Word, j: Word, c: Word, width: int, columns: str) -> None:
         f, numbers = self.f, self.numbers
-        number = self.layout.outer_rows.index((outer.rows, blocks))
-        packed = self.block.areas[f"packed rows {number}"]
+        first, unit = f.mul(c, self.span), f.mul(j, OUTER_ROWS)
+        packed = self.block.areas[f"packed rows {self.layout.outer_rows.index((outer.rows, blocks))}"]
         height = self.program.width(outer.rows) // blocks
-        groups = -(-height // OUTER_ROWS)
-        acc = self.block.areas["tile"]
+        rows = self._packed(packed, f.add(f.mul(head, -(-height // OUTER_ROWS)), j), 0)
+        acc, tile = self.block.areas["tile"], self.block.tiles["outer"]
         target = f.at(numbers.scalar, self.block.grads, self.program.request.places[outer.matrix], "d")
-        with f.loop(0, groups, 1, "units") as j:
-            a = self._packed(packed, f.add(f.mul(head, groups), j), 0)
-            b, tile = self.block.areas["packed columns"], self.block.tiles["outer"]
-            f.do(f"call void {tile}(ptr {a}, ptr {b}, i64 {self.rows.count}, ptr {acc})")
-            unit = f.mul(j, OUTER_ROWS)
-            with f.loop(0, f.smaller(OUTER_ROWS, f.sub(height, unit)), 1, "r") as r:
-                row = f.add(f.add(f.mul(head, height), unit), r)
-                line = f.at(numbers.scalar, target, f.add(f.mul(row, width), first))
-                source = f.at(numbers.scalar, acc, f.mul(r, self.span))
+        f.do(f"call void {tile}(ptr {rows}, ptr {columns}, i64 {self.rows.count}, ptr {acc})")
+        with f.loop(0, f.smaller(OUTER_ROWS, f.sub(height, unit)), 1, "r") as r:
+            row = f.add(f.add(f.mul(head, height), unit), r)
+            line = f.at(numbers.scalar, target, f.add(f.mul(row, width), first))
+            source = f.at(numbers.scalar, acc, f.mul(r, self.span))
 
-                def add(v: Word, lane: Lane, line: str = line, source: str = source) -> None:
-                    offset = f.mul(v, numbers.lanes)
-                    part = lane.load(f.at(numbers.scalar, source, offset), "part")
-                    place = f.at(numbers.scalar, line, offset)
-                    lane.store(lane.compute("add", [lane.load(place, "sum"), part], "sum"), place)
+            def add(v: Word, lane: Lane) -> None:
+                offset = f.mul(v, numbers.lanes)
+                part = lane.load(f.at(numbers.scalar, source, offset), "part")
+                place = f.at(numbers.scalar, line, offset)
+                if outer.matrix not in self.fresh:
+                    part = lane.compute("add", [lane.load(place, "sum"), part], "sum")
+                lane.store(part, place)
 
-                self._each(first, width, add)
+            self._each(first, width, add)

@@ -17,8 +17,9 @@ def write_pack(program: Program, numbers: Numbers, layout: Layout) -> str:
     f = Function("pack", [("ptr", "args")], ATTRIBUTES)
     stacks = {name: layout.pointer(f, f"stack:{name}") for name in layout.stacks}
     packed = layout.pointer(f, "packed")
-    # Narrow weights are laid out before, in NumPy (narrow.py): they are packed once, not in every call.
-    for number, (_, one) in enumerate(() if layout.weight else program.passes()):
+    # Narrow weights are laid out before, in NumPy (narrow.py): they are packed once, not in every call. Others may be
+    # read as they lie.
+    for number, (_, one) in enumerate(() if layout.weight or program.request.direct else program.passes()):
         for g, group in enumerate(one.groups):
             for k, segment in enumerate(group.segments):
                 panel = layout.panels[number, g, k]

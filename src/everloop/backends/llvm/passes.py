@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from everloop.backends.llvm.builder import Word
-from everloop.backends.llvm.lower import Buffer, Pass
+from everloop.backends.llvm.lower import Buffer, Group, Pass
 from everloop.backends.llvm.tiles import MOST_ROWS, MOST_VECTORS, group_vectors, rows_of, units_of
 from everloop.backends.llvm.vectors import Lane, unit_vector
 from everloop.lang.expr import Expr
@@ -166,10 +166,10 @@ class _Writer:
 
     def unit_groups(self, first: Word, last: Word, head: Word, places: dict[Expr, Word]) -> None:
         """The groups of units from the first to before the last: products, and what follows them."""
-        f, one, numbers, units, lanes = self.f, self.one, self.numbers, self.units, self.numbers.lanes
+        f, one, units, lanes = self.f, self.one, self.units, self.numbers.lanes
         width = one.width // one.blocks
         whole, tail = divmod(width, lanes)
-        height = min(rows_of(group_vectors(one, group, numbers), numbers) for group in one.groups)
+        height = min(self._height(group) for group in one.groups)
         tiles = f.larger(1, f.ceil_div(self.rows.count, height))
         even = f.larger(1, f.ceil_div(self.rows.count, tiles))
         with f.loop(first, last, 1, "units") as number:
@@ -178,7 +178,10 @@ class _Writer:
             with f.loop(0, self.rows.count, even, "tile") as begin:
                 count = f.smaller(even, f.sub(self.rows.count, begin), "height")
                 self._prefetch(begin, count, f.add(f.mul(head, width), f.mul(j, units * lanes)), units)
-                self._products(begin, count, panel)
+                if self.program.request.direct:
+                    self._direct_products(begin, count, head, f.mul(j, units * lanes))
+                else:
+                    self._products(begin, count, panel)
                 self._tile_rows(begin, count, f.mul(j, units), f.mul(head, width), whole, tail, units, places)
 
     def _to_and_fro(self, number: Word, first: Word, last: Word) -> Word:
@@ -240,6 +243,41 @@ class _Writer:
                 f.do(
                     f"call void {block.tiles[f'product {vectors}']}(i64 {count}, ptr {rows}, ptr {weights}, "
                     f"i64 {segment.length}, ptr {self._tile(g)}, i1 {int(k > 0)})"
+                )
+
+    def _height(self, group: Group) -> int:
+        """The rows of a tile."""
+        if not self.program.request.direct:
+            return rows_of(group_vectors(self.one, group, self.numbers), self.numbers)
+        return rows_of(self.units, self.numbers) if group.transposed else MOST_ROWS
+
+    def _direct_products(self, begin: Word, count: Word, head: Word, first: Word) -> None:
+        """The same from matrices as they lie. first: of the units of the block, the first of the tile."""
+        f, one, block, scalar = self.f, self.one, self.block, self.numbers.scalar
+        width, span = one.width // one.blocks, self.units * self.numbers.lanes
+        there = f.smaller(span, f.sub(width, first), "there")
+        for number, (group, segment) in enumerate(self._segments()):
+            g, length = one.groups.index(group), segment.length
+            sequences = f.at("ptr", block.areas["rows"], f.add(f.mul(self.rows.count, number), begin))
+            tile = block.tiles[block.layout.product(one, group)]
+            apart = group_vectors(one, group, self.numbers) * self.numbers.lanes
+            for gate, name in enumerate(segment.matrices):
+                stack, row = block.layout.places[name]
+                param = self.program.graph.params[name]
+                columns = self.program.length(param.sizes[1]) // param.blocks
+                own = group.blocks > 1
+                if group.transposed:
+                    place = f.add(f.mul(f.add(f.mul(head, length if own else 0), row), columns), first)
+                    place = f.add(place, 0 if own else f.mul(head, width))
+                    shape = f"i64 {columns}, i64 {length}"
+                else:
+                    place = f.mul(f.add(f.add(f.mul(head, width), first), row), columns)
+                    shape = f"i64 {length}"
+                matrix = f.at(scalar, block.stacks[stack], place, name)
+                acc = f.at(scalar, self._tile(g), gate * span)
+                f.do(
+                    f"call void {tile}(i64 {count}, ptr {sequences}, ptr {matrix}, {shape}, i64 {there}, ptr {acc}, "
+                    f"i64 {apart}, i1 {int(segment is not group.segments[0])})"
                 )
 
     def _panel(self, place: int, offset: Word) -> str:

@@ -74,9 +74,9 @@ def _product_rows(f: Function, rows: int, vectors: int, numbers: Numbers, weight
         place = f.at(_stored(numbers, weight), "%panel", f.mul(k, vectors))
         return _weight(f, numbers, place, offset * vectors + v, weight)
 
-    sums = _sums(f, rows, vectors, parts, numbers, "%more")
-    _accumulate(f, numbers, sums, "%K", at, weights)
-    _finish(f, numbers, sums)
+    sums = sums_of(f, rows, vectors, parts, numbers, "%more")
+    accumulate(f, numbers, sums, "%K", at, weights)
+    finish(f, numbers, sums)
 
 
 def _stored(numbers: Numbers, weight: str) -> str:
@@ -114,9 +114,9 @@ def outer(numbers: Numbers) -> str:
         place = f.at(numbers.vector, "%b", f.mul(k, vectors))
         return f.load(numbers.vector, f.at(numbers.vector, place, offset * vectors + v), "w", numbers.bytes)
 
-    sums = _sums(f, OUTER_ROWS, vectors, 1, numbers, "")
-    _accumulate(f, numbers, sums, "%n", at, columns)
-    _finish(f, numbers, sums)
+    sums = sums_of(f, OUTER_ROWS, vectors, 1, numbers, "")
+    accumulate(f, numbers, sums, "%n", at, columns)
+    finish(f, numbers, sums)
     return str(f)
 
 
@@ -152,8 +152,10 @@ Sums = list[list[list[str]]]
 """Places of the sums: [part][row][vector]. They become registers."""
 
 
-def _sums(f: Function, rows: int, vectors: int, parts: int, numbers: Numbers, more: str) -> Sums:
-    """Zero, or what acc holds."""
+def sums_of(
+    f: Function, rows: int, vectors: int, parts: int, numbers: Numbers, more: str = "", apart: Word = 0
+) -> Sums:
+    """Zero, or what acc holds. apart: from the results of one row to those of the next; 0: they lie without gaps."""
     kind = numbers.vector
     sums = [[[f.alloca(kind, "sum") for _ in range(vectors)] for _ in range(rows)] for _ in range(parts)]
     for part in sums:
@@ -164,11 +166,12 @@ def _sums(f: Function, rows: int, vectors: int, parts: int, numbers: Numbers, mo
         with f.when(more):
             for r, row in enumerate(sums[0]):
                 for v, place in enumerate(row):
-                    f.store(kind, f.load(kind, f.at(kind, "%acc", r * vectors + v), "sum"), place, 64)
+                    held = _held(f, numbers, r, v, apart or vectors * numbers.lanes)
+                    f.store(kind, f.load(kind, held, "sum"), place, 64)
     return sums
 
 
-def _accumulate(
+def accumulate(
     f: Function,
     numbers: Numbers,
     sums: Sums,
@@ -188,23 +191,23 @@ def _accumulate(
                     for v in vectors:
                         loaded = vector(v, k, offset)
                         for r in rows:
-                            _add_product(f, numbers, spread[r], loaded, part[r][v])
+                            add_product(f, numbers, spread[r], loaded, part[r][v])
                 else:
                     kept = [vector(v, k, offset) for v in vectors]
                     for r in rows:
                         number = _spread(f, numbers, at(r, k, offset))
                         for v in vectors:
-                            _add_product(f, numbers, number, kept[v], part[r][v])
+                            add_product(f, numbers, number, kept[v], part[r][v])
 
 
-def _add_product(f: Function, numbers: Numbers, a: str, b: str, place: str) -> None:
+def add_product(f: Function, numbers: Numbers, a: str, b: str, place: str) -> None:
     kind = numbers.vector
     old = f.load(kind, place, "sum", 64)
     new = f.let(f"call {kind} @llvm.fma.{numbers.suffix}({kind} {a}, {kind} {b}, {kind} {old})", "sum")
     f.store(kind, new, place, 64)
 
 
-def _finish(f: Function, numbers: Numbers, sums: Sums) -> None:
+def finish(f: Function, numbers: Numbers, sums: Sums, apart: Word = 0) -> None:
     """Add the parts, and put the tile into acc."""
     kind = numbers.vector
     for r in range(len(sums[0])):
@@ -212,7 +215,11 @@ def _finish(f: Function, numbers: Numbers, sums: Sums) -> None:
             values = [f.load(kind, part[r][v], "sum", 64) for part in sums]
             while len(values) > 1:
                 values = [f.let(f"fadd {kind} {a}, {b}", "sum") for a, b in zip(values[::2], values[1::2], strict=True)]
-            f.store(kind, values[0], f.at(kind, "%acc", r * len(sums[0][0]) + v))
+            f.store(kind, values[0], _held(f, numbers, r, v, apart or len(sums[0][0]) * numbers.lanes))
+
+
+def _held(f: Function, numbers: Numbers, r: int, v: int, apart: Word) -> str:
+    return f.at(numbers.vector, f.at(numbers.scalar, "%acc", f.mul(apart, r)), v)
 
 
 def _spread(f: Function, numbers: Numbers, value: str) -> str:
