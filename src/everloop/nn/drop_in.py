@@ -19,7 +19,7 @@ from everloop import cells
 from everloop.backends import AUTO, REFERENCE, asked, choose
 from everloop.lang.cell import Cell
 from everloop.lang.functions import relu
-from everloop.nn.function import Recurrence
+from everloop.nn.function import Recurrence, autocasts
 from everloop.nn.packing import Packing
 
 Stacks = dict[str, Tensor]
@@ -220,7 +220,7 @@ def runs(x: Tensor, mode: str) -> bool:
     device = x.device.type
     if torch.compiler.is_compiling():
         return device == "cpu"
-    if device == "meta" or (torch._C._is_any_autocast_enabled() and _autocast(device)):
+    if device == "meta" or autocasts(device):
         return False
     return _compiled(mode, device, x.dtype, asked())
 
@@ -238,7 +238,7 @@ def fits(array: Any, shape: tuple[int, ...], like: Tensor) -> bool:
     return (
         isinstance(array, Tensor)
         and array.shape == shape
-        and (array.dtype is like.dtype or (torch.compiler.is_compiling() and _autocast(like.device.type)))
+        and (array.dtype is like.dtype or (torch.compiler.is_compiling() and autocasts(like.device.type)))
         and array.device == like.device
         and array.layout is torch.strided
     )
@@ -301,10 +301,6 @@ def _compiled(mode: str, device: str, dtype: torch.dtype, name: str) -> bool:
     if name == REFERENCE:
         return True
     return dtype.is_floating_point and choose(_cell(mode).graph, device, str(dtype), name).name != REFERENCE
-
-
-def _autocast(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _permuted(array: Tensor, order: Tensor | None) -> Tensor:

@@ -25,7 +25,7 @@ from everloop.lang.cell import Cell
 from everloop.lang.expr import Expr
 from everloop.lang.graph import Graph
 from everloop.nn.gradient import run
-from everloop.nn.packing import Packing
+from everloop.nn.packing import Packing, seen
 from everloop.nn.runner import Arrays, Runner
 from everloop.nn.transforms import How, forward
 from everloop.stream.kept_cell import keep_cell, kept_cell
@@ -73,7 +73,7 @@ class Recurrence:
         belongs to the input of that step.
         """
         x = inputs["x"]
-        if torch._C._is_any_autocast_enabled() and _autocast(x.device.type):
+        if autocasts(x.device.type):
             return self._cast(inputs, states, weights, packing, reverse)
         _check_kind(x, weights)
         way = self._by_operator if _seen_through(x, weights) else self.run
@@ -217,7 +217,10 @@ def _differentiated_here() -> bool:
     return torch.is_grad_enabled() and torch._C._get_tracing_state() is None
 
 
-def _autocast(device: str) -> bool:
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for a type of device."""
+    if not torch._C._is_any_autocast_enabled():
+        return False
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
@@ -235,13 +238,7 @@ def _seen_through(x: Tensor, weights: Arrays) -> bool:
     done, so that it has to be one operator.
     """
     return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
-        or type(x) not in PLAIN
-        or x.is_meta
-        or any(type(array) not in PLAIN for array in weights.values())
+        not seen() or type(x) not in PLAIN or x.is_meta or any(type(array) not in PLAIN for array in weights.values())
     )
 
 
