@@ -121,8 +121,10 @@ class Classifier(torch.nn.Module):
 
 ELSEWHERE = """
 import sys, torch, everloop.nn
+from everloop.testing import FLOAT32, assert_close
 x, y = torch.load(sys.argv[1])
-assert torch.equal(torch.export.load(sys.argv[2]).module()(x), y)
+# Not to the last bit: another process may have another number of threads.
+assert_close(torch.export.load(sys.argv[2]).module()(x).detach(), y, FLOAT32)
 """
 
 
