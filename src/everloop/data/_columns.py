@@ -4,47 +4,50 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
-from typing import Literal
+from typing import Any
 
+from everloop.data._asked import Asked
 from everloop.data._say import count, did_you_mean, names_of
 from everloop.data._tables import INPUT_NAMES, TARGET_NAMES, BadRows, Table
-
-WantTarget = Literal["yes", "no", "if there"]
 
 _SAMPLE = 1_000
 
 
 @dataclass(frozen=True)
 class Choice:
-    input: str
+    inputs: list[str]
     target: str | None
     notes: tuple[str, ...]
 
 
-def choose_columns(table: Table, input: str | None, target: str | None, want: WantTarget) -> Choice:
+def choose_columns(table: Table, asked: Asked) -> Choice:
     """The columns that the user named; else the usual names; else what the values look like.
 
     A guessed input has the longest texts on average. A guessed target has the fewest different values: two at
     least, 50 or 5 % of the rows at most (whichever is more), and fewer than there are rows. The leftmost of
     equals wins. Every guess is announced.
     """
-    for name in (input, target):
-        if name is not None and name not in table.names:
+    inputs = _named_inputs(table, asked.input)
+    target, want = asked.target, asked.want_target
+    for name in (*inputs, *(name for name in asked.columns if name != asked.input)):
+        if name not in table.names:
             raise ValueError(
                 f'{table.source} has no column "{name}"; it has {names_of(table.names)}'
                 f"{did_you_mean(name, table.names)}"
             )
     if want == "no" and target is not None:
         raise ValueError(f'a target column "{target}" was named where no target is wanted; leave it out')
-    if input is not None and input == target:
-        raise ValueError(f'column "{input}" is named as input and as target; name two different ones')
+    if target is not None and target in inputs:
+        raise ValueError(f'column "{target}" is named as input and as target; name two different ones')
     guesses: list[str] = []
     flags: list[str] = []
-    if input is None:
-        input, why = _guess_input(table, [name for name in table.names if name != target])
-        guesses.append(f'input column "{input}" ({why})')
+    free = [name for name in table.names if name not in (asked.part, asked.group)]
+    if not inputs:
+        found, why = _guess_input(table, [name for name in free if name != target])
+        inputs = [found]
+        guesses.append(f'input column "{found}" ({why})')
         flags.append("--input")
-    others = [name for name in table.names if name != input]
+    others = [name for name in free if name not in inputs]
     notes: list[str] = []
     if target is None and want != "no" and others:
         target, why = _guess_target(table, others)
@@ -61,34 +64,52 @@ def choose_columns(table: Table, input: str | None, target: str | None, want: Wa
     if guesses:
         verb = "chooses another" if len(flags) == 1 else "choose others"
         notes.insert(0, f"{', '.join(guesses)}: {' and '.join(flags)} {verb}")
-    return Choice(input, target, tuple(notes))
+    return Choice(inputs, target, tuple(notes))
+
+
+def _named_inputs(table: Table, named: str | None) -> list[str]:
+    """`passage,question` is two columns, unless there is one of that name."""
+    if named is None:
+        return []
+    return [named] if named in table.names else [name.strip() for name in named.split(",")]
 
 
 def texts_of(
-    inputs: Sequence[object],
+    inputs: Sequence[Sequence[object]],
     targets: Sequence[object] | None,
     rows: Sequence[int],
     bad: BadRows,
-    input_name: str | None = None,
+    input_names: Sequence[str] = (),
     target_name: str | None = None,
-) -> tuple[list[str], list[str] | None, list[int]]:
-    """Inputs, targets and row numbers of the readable rows."""
-    whole = _floats_are_whole(inputs)
+) -> tuple[list[Any], list[str] | None, list[int]]:
+    """Inputs and targets of the readable rows, and the places of these. inputs: one sequence for each column; of
+    several, the texts of a row come as a tuple."""
+    whole = [_floats_are_whole(column) for column in inputs]
     whole_targets = _floats_are_whole(targets or ())
-    good: list[str] = []
+    names = [*input_names, *[None] * (len(inputs) - len(input_names))]
+    good: list[Any] = []
     good_targets: list[str] = []
-    good_rows: list[int] = []
-    for i, row in enumerate(rows):
+    kept: list[int] = []
+    for k, row in enumerate(rows):
         try:
-            text = _required(inputs[i], whole, "input", input_name)
+            texts = [
+                _input(column[k], is_whole, name) for column, is_whole, name in zip(inputs, whole, names, strict=True)
+            ]
             if targets is not None:
-                good_targets.append(_required(targets[i], whole_targets, "target", target_name))
+                good_targets.append(_required(targets[k], whole_targets, "target", target_name))
         except ValueError as error:
             bad.add(f"row {row}", str(error))
             continue
-        good.append(text)
-        good_rows.append(row)
-    return good, None if targets is None else good_targets, good_rows
+        good.append(texts[0] if len(texts) == 1 else tuple(texts))
+        kept.append(k)
+    return good, None if targets is None else good_targets, kept
+
+
+def _input(value: object, whole: bool, column: str | None) -> str | tuple[str, ...]:
+    """A text; a tuple of texts, in lists, is one input of several columns."""
+    if isinstance(value, tuple) and value:
+        return tuple(_required(item, whole, "input", column) for item in value)
+    return _required(value, whole, "input", column)
 
 
 def _required(value: object, whole: bool, role: str, column: str | None) -> str:

@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from everloop.data._say import count, names_of
 
 # Names that columns of texts and of labels usually have, the surest first.
@@ -216,6 +218,26 @@ def plain_list(values: Any) -> list[object] | None:
             values = getattr(values, method)()
             break
     return list(values) if isinstance(values, list | tuple) else None
+
+
+def rows_of(values: Any) -> list[Any] | None:
+    """The items of a list, tuple, array or series; those of an array of numbers with several axes stay arrays."""
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        return list(values)
+    return plain_list(values)
+
+
+def is_numeric(value: Any) -> bool:
+    """Whether this is an array or a list of numbers, of any depth."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0 and value.dtype.kind in "iufb"
+    while isinstance(value, list | tuple) and len(value):
+        value = value[0]
+        if isinstance(value, int | float | np.number):
+            return True
+        if isinstance(value, np.ndarray):
+            return is_numeric(value)
+    return False
 
 
 @dataclass(frozen=True)

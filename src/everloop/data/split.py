@@ -3,10 +3,13 @@
 The test split is for the last number only; early stopping and choices look at the validation split.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from everloop.data.examples import Examples
 
 _BATCHES_PER_CHUNK = 50
 
@@ -16,6 +19,100 @@ class Split:
     train: list[int]
     valid: list[int]
     test: list[int]
+
+
+def split_examples(
+    examples: Examples,
+    *,
+    seed: int,
+    valid: float = 0.1,
+    test: float = 0.1,
+    targets: Sequence[Hashable] | None = None,
+    blocks: bool = False,
+    gap: int = 0,
+) -> Split:
+    """The split of any examples: their own parts where they bring them, whole groups where they have some, else
+    contiguous blocks or rows at random.
+
+    Where the data fix a test but no validation part, that is taken from training. targets: what random rows are
+    stratified by. blocks: for rows that resemble their neighbours; `gap` rows on either side of a block are in none.
+    """
+    if examples.parts is not None:
+        return _of_parts(examples, examples.parts, seed, valid, targets)
+    if examples.groups is not None:
+        return split_groups(examples.groups, seed=seed, valid=valid, test=test)
+    if blocks:
+        return split_in_blocks(len(examples), seed=seed, valid=valid, test=test, gap=gap)
+    return split_rows(len(examples), seed=seed, valid=valid, test=test, targets=targets)
+
+
+def _of_parts(
+    examples: Examples, parts: list[str], seed: int, valid: float, targets: Sequence[Hashable] | None
+) -> Split:
+    rows = {part: [k for k, its in enumerate(parts) if its == part] for part in ("train", "valid", "test")}
+    for part in ("train", "test"):
+        if not rows[part]:
+            raise ValueError(f"{examples.source}: no example is marked {part}; there are {dict(Counter(parts))}")
+    if rows["valid"]:
+        return Split(rows["train"], rows["valid"], rows["test"])
+    train = rows["train"]
+    if examples.groups is not None:
+        inner = split_groups([examples.groups[k] for k in train], seed=seed, valid=valid, test=0.0)
+    else:
+        of = None if targets is None else [targets[k] for k in train]
+        inner = split_rows(len(train), seed=seed, valid=valid, test=0.0, targets=of)
+    return Split([train[k] for k in inner.train], [train[k] for k in inner.valid], rows["test"])
+
+
+def split_groups(groups: Sequence[Hashable], *, seed: int, valid: float = 0.1, test: float = 0.1) -> Split:
+    """Share out whole groups at random, until test and validation have about their share of the rows."""
+    sizes = Counter(groups)
+    n_valid, n_test = _sizes(len(groups), valid, test, "rows")
+    if len(sizes) < 1 + (n_valid > 0) + (n_test > 0):
+        raise ValueError(
+            f"{len(sizes)} group{'s' if len(sizes) > 1 else ''} came for {len(groups):,} rows; "
+            "expected at least one for each split"
+        )
+    names = list(sizes)
+    waiting = [names[k] for k in np.random.default_rng(seed).permutation(len(names))]
+    chosen: dict[Hashable, str] = {}
+    for part, wanted, left in (("test", n_test, 1 + (n_valid > 0)), ("valid", n_valid, 1)):
+        taken = 0
+        while wanted and len(waiting) > left and (not taken or taken + sizes[waiting[-1]] / 2 <= wanted):
+            name = waiting.pop()
+            chosen[name], taken = part, taken + sizes[name]
+    parts = [chosen.get(group, "train") for group in groups]
+    return Split(*([k for k, its in enumerate(parts) if its == part] for part in ("train", "valid", "test")))
+
+
+def split_in_blocks(
+    n: int, *, seed: int, valid: float = 0.1, test: float = 0.1, gap: int = 0, blocks: int = 20
+) -> Split:
+    """Cut n rows into blocks of neighbours and share these out; `gap` rows before and after a block that is not for
+    training are left out of training, so that no row resembles one of another split."""
+    n_valid, n_test = _sizes(n, valid, test, "rows")
+    blocks = max(3, min(blocks, n // max(1, 4 * gap + 1)))
+    edges = [n * k // blocks for k in range(blocks + 1)]
+    order = np.random.default_rng(seed).permutation(blocks).tolist()
+    parts = np.full(n, "train", dtype=object)
+    for part, wanted in (("test", n_test), ("valid", n_valid)):
+        for _ in range(max(1, round(wanted * blocks / n)) if wanted else 0):
+            k = order.pop()
+            parts[edges[k] : edges[k + 1]] = part
+    changes = np.flatnonzero(parts[1:] != parts[:-1]) + 1
+    near = np.zeros(n, dtype=bool)
+    for change in changes:
+        near[max(0, change - gap) : change + gap] = True
+    # A test block loses no row where only training is beside it: those of training go.
+    lost = near & (parts == "train")
+    for change in changes:
+        if "train" not in (parts[change - 1], parts[change]):
+            lost[max(0, change - gap) : change] = True
+    parts[lost] = "none"
+    found = Split(*(np.flatnonzero(parts == part).tolist() for part in ("train", "valid", "test")))
+    if not (found.train and (found.valid or not valid) and (found.test or not test)):
+        raise ValueError(f"{n:,} rows in {blocks} blocks with gaps of {gap} leave a split empty; choose a smaller gap")
+    return found
 
 
 def split_rows(

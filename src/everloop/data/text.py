@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -110,6 +110,8 @@ class TextCodec:
     reversible: bool
     about: str  # how the vocabulary was made and what was measured, for `describe`
     tokenizer: "Tokenizer"
+
+    modality: ClassVar[str] = "text"
 
     pad = 0
     unknown = 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
+
+from everloop.insight.metrics import is_share, kind, lower_is_better
 
 MOST_CLASSES = 20
 LONGEST_EXAMPLE = 400
@@ -26,6 +28,7 @@ class Report:
     samples: list[str]  # generated texts
     facts: list[tuple[str, str]]
     config_toml: str
+    more: list[tuple[str, str]] = field(default_factory=list)  # a heading, and HTML of `everloop.insight.parts`
 
 
 def render(report: Report) -> str:
@@ -36,6 +39,7 @@ def render(report: Report) -> str:
         _section("What is taken for what", _confusion(report.confusion)),
         _section("Examples", _examples(report.examples)),
         _section("Generated texts", _samples(report.samples)),
+        *(_section(escape(heading), body) for heading, body in report.more),
         _section("The run", _facts(report.facts)),
         _section("Configuration", _config(report.config_toml)),
     ]
@@ -58,8 +62,6 @@ def _section(heading: str, body: str) -> str:
 
 # Numbers and names, the same everywhere on the page.
 
-_SHARES = {"accuracy", "f1", "precision", "recall", "clipped"}
-_LOWER_IS_BETTER = {"loss", "perplexity", "error", "mae", "mse", "rmse", "mase", "smape", "cer", "wer", "brier"}
 _PLACES = {"loss": 3, "perplexity": 2, "seconds": 1, "epoch": 0}
 _WORDS = {"train": "training", "valid": "validation", "lr": "learning rate", "f1": "F1"}
 _UNITS = {"train_loss": "nats", "valid_loss": "nats", "loss": "nats", "clipped": "updates"}
@@ -70,10 +72,6 @@ _MEANINGS = {
     "perplexity": "among how many equally likely tokens the model seems to choose; lower is better",
 }
 _NOTHING = "–"
-
-
-def _kind(name: str) -> str:
-    return name.rsplit("_", 1)[-1]
 
 
 def _words(name: str) -> str:
@@ -87,9 +85,9 @@ def _title(name: str) -> str:
 def _value(name: str, value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return _NOTHING
-    if _kind(name) in _SHARES:
+    if is_share(name):
         return f"{100 * value:.1f}\u00a0%"
-    places = _PLACES.get(_kind(name))
+    places = _PLACES.get(kind(name))
     too_small = places is not None and value != 0 and abs(value) < 10 ** (1 - places) and places > 0
     if places is None or too_small or abs(value) >= 1e6:
         return f"{value:.3g}"
@@ -133,7 +131,7 @@ def _result(name: str, value: float | None, best: float | None) -> str:
 
 def _best(name: str, values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None and math.isfinite(value)]
-    choose = min if _kind(name) in _LOWER_IS_BETTER else max
+    choose = min if lower_is_better(name) else max
     return choose(known) if known else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from everloop.data.files import Examples
-from everloop.data.split import length_buckets, split_rows
+from everloop.data.split import length_buckets
 from everloop.data.text import TextCodec
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baselines import Baseline, classifier_baselines
+from everloop.tasks.batching import pad
 from everloop.tasks.progress import Progress
 from everloop.tasks.run import Run
 from everloop.tasks.running._learned import Learned, extra_sizes
-from everloop.tasks.running.classifier import ClassifierStream, RunningClassifier
+from everloop.tasks.running.classifier import ClassifierStream, RunningClassifier, class_rows
 from everloop.tasks.task import Positive, Share, Task, Whole
 from everloop.tasks.training import Carry
 
@@ -52,6 +53,8 @@ class Classifier(Task):
     embedding: Whole = 300
     pairs: Annotated[int, Field(ge=-1)] = -1
     pooling: Literal["max+mean", "max", "mean", "last"] = "max+mean"
+    unit: Literal["auto", "chars", "words", "subwords"] = "auto"
+    vocabulary: Annotated[int, Field(ge=4)] = 30_000
     batch: Whole = 64
     lr: Positive = 4e-3
     dropout: Share = 0.5
@@ -71,9 +74,9 @@ class Classifier(Task):
             raise ValueError(f"{examples.source} has no labels; a classifier needs one per text")
         self.classes_ = sorted(set(targets))
         _check_classes(self.classes_, targets, examples)
-        split = split_rows(len(targets), seed=self.seed, valid=self.valid, test=self.test, targets=targets)
+        split = self.make_split(examples, targets)
         train_texts = [examples.inputs[k] for k in split.train]
-        unit = self.choose_unit(train_texts, "classify")
+        unit = self.choose_unit(train_texts, "classify", self.unit)
         self.codec_ = TextCodec.fit(
             train_texts, unit=unit, reversible=False, min_count=self.min_count, vocabulary=self.vocabulary
         )
@@ -210,6 +213,13 @@ class Classifier(Task):
         labels = np.array([place[str(t)] for t in targets])
         return _metrics(np.log(np.maximum(probabilities, 1e-300)), labels)
 
+    def evaluate_examples(self, examples: Examples) -> dict[str, float]:
+        return self.evaluate(examples.inputs, examples.targets or [])
+
+    def predictions(self, examples: Examples) -> Iterator[dict[str, Any]]:
+        """A text, its label and the probability of that."""
+        return class_rows(self, examples.inputs)
+
     def _scores(self, ids: list[np.ndarray]) -> np.ndarray:
         """[B, C] unnormalised log-probabilities, computed in batches of similar length."""
         order = np.argsort([len(row) for row in ids], kind="stable")
@@ -218,7 +228,7 @@ class Classifier(Task):
         with torch.no_grad(), self.few_threads():
             for begin in range(0, len(ids), 256):
                 rows = order[begin : begin + 256]
-                result = self.network_(*pad([ids[k] for k in rows], self.codec_.pad, self.device_))
+                result = self.network_(*pad([ids[k] for k in rows], self.device_))
                 scores[rows] = result.double().cpu().numpy()
         return scores
 
@@ -231,6 +241,9 @@ class Classifier(Task):
         self.classes_ = list(fitted["classes"])
         self.pair_count_ = int(fitted["pairs"])
         self.codec_ = TextCodec.from_json(run.read_text("codec.json"))
+
+    def resolved(self) -> dict[str, Any]:
+        return {"unit": self.codec_.unit}
 
     def facts(self) -> list[tuple[str, str]]:
         return [*super().facts(), ("text", self.codec_.describe()), ("classes", str(len(self.classes_)))]
@@ -346,22 +359,13 @@ class _Problem:
 
     def loss(self, network: nn.Module, batch: Batch, carry: Carry) -> tuple[Tensor, int, Carry]:
         ids, labels = batch
-        scores = network(*pad(ids, self.task.codec_.pad, self.task.device_))
+        scores = network(*pad(ids, self.task.device_))
         return F.cross_entropy(scores, torch.tensor(labels, device=scores.device)), len(labels), None
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         scores = self.task._scores(self.valid.ids)
         metrics = _metrics(scores, np.array(self.valid.labels))
         return {"loss": metrics["loss"], "accuracy": metrics["accuracy"]}
-
-
-def pad(rows: Sequence[np.ndarray], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Sequences of ids as one array [B, T] and their lengths [B] (on the CPU)."""
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = np.full((len(rows), int(lengths.max())), fill, dtype=np.int64)
-    for k, row in enumerate(rows):
-        ids[k, : len(row)] = row
-    return torch.from_numpy(ids).to(device), lengths
 
 
 def _metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:

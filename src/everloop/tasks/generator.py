@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from everloop.data.files import Examples
-from everloop.data.split import split_blocks, split_rows
+from everloop.data.split import split_blocks
 from everloop.data.text import TextCodec
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
@@ -51,6 +51,8 @@ class Generator(Task):
     embedding_dropout: Share = 0.05
     valid: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     min_count: Whole = 1
+    unit: Literal["auto", "chars", "words", "subwords"] = "auto"
+    vocabulary: Annotated[int, Field(ge=4)] = 30_000
 
     name: ClassVar[str] = "generator"
     monitor: ClassVar[str] = "loss"
@@ -59,7 +61,7 @@ class Generator(Task):
 
     def prepare(self, examples: Examples, progress: Progress) -> None:
         self._split(examples)
-        unit = self.choose_unit(self._documents["train"], "generate")
+        unit = self.choose_unit(self._documents["train"], "generate", self.unit)
         self.codec_ = TextCodec.fit(
             self._documents["train"],
             unit=unit,
@@ -80,7 +82,7 @@ class Generator(Task):
             self._documents = {name: [text[s] for s in spans] for name, spans in zip(_PARTS, parts, strict=True)}
             self.ends_ = False
         else:
-            split = split_rows(len(examples.inputs), seed=self.seed, valid=self.valid, test=self.test)
+            split = self.make_split(examples)
             self._documents = {name: [examples.inputs[k] for k in getattr(split, name)] for name in _PARTS}
             self.ends_ = True
 
@@ -159,6 +161,14 @@ class Generator(Task):
         loss = self._loss(ids)
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "pieces": len(ids)}
 
+    def evaluate_examples(self, examples: Examples) -> dict[str, float]:
+        return self.evaluate(examples.inputs)
+
+    def predictions(self, examples: Examples) -> Iterator[dict[str, Any]]:
+        """A text, and what the model writes after it."""
+        for prompt in examples.inputs:
+            yield {"prompt": prompt, "text": self.generate(prompt, seed=self.seed)}
+
     def score(self, texts: Sequence[str] | str, targets: None = None) -> float:
         """Minus the loss: larger is better, as scikit-learn expects."""
         return -self.evaluate(texts)["loss"]
@@ -190,6 +200,9 @@ class Generator(Task):
     def restore(self, fitted: Mapping[str, Any], run: Run) -> None:
         self.ends_ = bool(fitted["ends"])
         self.codec_ = TextCodec.from_json(run.read_text("codec.json"))
+
+    def resolved(self) -> dict[str, Any]:
+        return {"unit": self.codec_.unit}
 
     def facts(self) -> list[tuple[str, str]]:
         return [*super().facts(), ("text", self.codec_.describe())]

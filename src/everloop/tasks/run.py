@@ -3,7 +3,7 @@
     config.toml             every option; `everloop train --config` repeats the run
     run.json                format, versions, status, sizes, and the sha256 of the files below
     model.safetensors       the best weights
-    codec.json, ...         how input becomes numbers
+    codec.json              how input becomes numbers (target_codec.json: targets, where they are texts)
     cell.py                 the cell, if it was read from a text (else config.toml has its name)
     metrics.csv             one row per epoch
     results.json            the test split: the model beside its baselines
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CELL = "cell.py"
-CHECKED = ("model.safetensors", "checkpoint.safetensors", "codec.json", CELL)
+CHECKED = ("model.safetensors", "checkpoint.safetensors", "codec.json", "target_codec.json", CELL)
 
 
 @dataclass(frozen=True)

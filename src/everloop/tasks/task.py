@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import inspect
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +21,11 @@ import everloop
 from everloop import cells
 from everloop.data.datasets import datasets
 from everloop.data.datasets import get as get_dataset
-from everloop.data.files import Examples, drop_duplicates, read_examples
-from everloop.data.text import Purpose, TextCodec, Unit, choose_unit
+from everloop.data.examples import Examples, drop_duplicates
+from everloop.data.files import read_examples
+from everloop.data.split import Split, split_examples
+from everloop.data.text import Purpose, Unit, choose_unit
+from everloop.insight.metrics import figure, is_better, lower_is_better
 from everloop.insight.report import Report, render
 from everloop.lang.cell import Cell
 from everloop.lang.read import ReadStep, read_cell
@@ -42,7 +45,9 @@ class Task(ABC):
     """A kind of recurrent problem on a kind of data. The constructor stores options; `fit` uses them.
 
     epochs: 0 lets the data decide. threads: of torch while it trains and predicts; one is fastest unless layers
-    are wide (512 units or more), and results repeat exactly only for the same number.
+    are wide (512 units or more), and results repeat exactly only for the same number. split: rows at random, or
+    contiguous blocks of them where neighbours resemble each other, with `gap` rows left out between; data that bring
+    their own parts or groups are split by those.
 
     As in scikit-learn: `fit` returns self, names that `fit` makes end in `_`, `get_params` and `set_params`
     read and write the options, and making another object of them is a clone.
@@ -52,8 +57,6 @@ class Task(ABC):
     hidden: Whole = 128
     layers: Whole = 1
     dropout: Share = 0.3
-    unit: Literal["auto", "chars", "words", "subwords"] = "auto"
-    vocabulary: Annotated[int, Field(ge=4)] = 30_000
     epochs: Annotated[int, Field(ge=0)] = 0
     batch: Whole = 32
     lr: Positive = 2e-3
@@ -65,12 +68,14 @@ class Task(ABC):
     patience: Annotated[int, Field(ge=0)] = 5
     valid: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     test: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    split: Literal["random", "blocks"] = "random"
+    gap: Annotated[int, Field(ge=0)] = 0
     duplicates: Literal["drop", "keep"] = "drop"
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Whole = 1
     device: str = "auto"
 
-    codec_: TextCodec = field(init=False, repr=False, compare=False)
+    codec_: Any = field(init=False, repr=False, compare=False)
 
     name: ClassVar[str]
     monitor: ClassVar[str]
@@ -107,6 +112,14 @@ class Task(ABC):
         """The model's metrics on the test split."""
 
     @abstractmethod
+    def evaluate_examples(self, examples: Examples) -> dict[str, float]:
+        """The model's metrics on other data, read by `read`."""
+
+    @abstractmethod
+    def predictions(self, examples: Examples) -> Iterator[dict[str, Any]]:
+        """What the model makes of each example, in order: a row of a table each."""
+
+    @abstractmethod
     def fitted(self) -> dict[str, Any]:
         """What loading needs beside options, weights and codec; plain JSON."""
 
@@ -118,15 +131,66 @@ class Task(ABC):
     def report(self, report: Report) -> Report:
         """Add to the report what is particular to the task."""
 
-    # The codec
+    # Data
 
-    def choose_unit(self, texts: Sequence[str], purpose: Purpose) -> Unit:
+    def read(
+        self,
+        data: Any,
+        targets: Sequence[Any] | None = None,
+        *,
+        input: str | None = None,
+        target: str | None = None,
+        part: str | None = None,
+        group: str | None = None,
+        modality: str = "auto",
+        encoding: str | None = None,
+        bad_rows: Literal["stop", "skip"] = "stop",
+        want_target: Literal["yes", "no", "if there"] | None = None,
+    ) -> Examples:
+        """The examples of whatever a user may call data; the arguments are those of `everloop.data.read_examples`.
+
+        targets: beside a list of inputs. want_target: None asks for what training needs.
+        """
+        if is_dataset(data):
+            return get_dataset(data).read()
+        if targets is not None:
+            if isinstance(data, str | Path | dict) or hasattr(data, "columns"):
+                raise TypeError(
+                    f"targets came with a {type(data).__name__}; expected a list of inputs beside them. "
+                    "To take both from a file or table, leave targets out; target= names the column"
+                )
+            data = (data if hasattr(data, "ndim") else list(data), list(targets))
+        return read_examples(
+            data,
+            input=input,
+            target=target,
+            part=part,
+            group=group,
+            modality=modality,
+            encoding=encoding,
+            bad_rows=bad_rows,
+            want_target=want_target or ("yes" if self.needs_target else "no"),
+        )
+
+    def make_split(self, examples: Examples, targets: Sequence[Any] | None = None) -> Split:
+        """The rows for training, validation and test, as the options say. targets: labels to stratify by."""
+        return split_examples(
+            examples,
+            seed=self.seed,
+            valid=self.valid,
+            test=self.test,
+            targets=targets,
+            blocks=self.split == "blocks",
+            gap=self.gap,
+        )
+
+    def choose_unit(self, texts: Sequence[str], purpose: Purpose, asked: str) -> Unit:
         """The unit that was asked for, or the one that fits the training texts; says which, and why."""
-        unit, why = self.unit, f"{self.unit}, as asked"
-        if unit == "auto":
+        unit, why = asked, f"{asked}, as asked"
+        if asked == "auto":
             unit, why = choose_unit(texts, purpose=purpose)
         self.progress_.say(f"text as {why}")
-        return unit
+        return unit  # pyright: ignore[reportReturnType] - an option that was checked
 
     def save_codec(self, run: Run) -> None:
         """Write what turns input into numbers."""
@@ -171,29 +235,26 @@ class Task(ABC):
         data: Any,
         targets: Sequence[Any] | None = None,
         *,
-        input: str | None = None,
-        target: str | None = None,
-        encoding: str | None = None,
-        bad_rows: Literal["stop", "skip"] = "stop",
         out: str | Path | None = None,
         resume: bool = False,
         quiet: bool = False,
+        **how: Any,
     ) -> Self:
         """Train on data: a path, the name of a dataset (`everloop datasets`), a table, or lists.
 
-        targets: the labels, when data is a list of inputs. input, target: which columns. bad_rows: stop at a
-        row that cannot be read, or skip it. out: the run folder to write (none: nothing is written; `save`
-        does it later). resume: go on with the run in `out`.
+        targets: the labels, when data is a list of inputs. out: the run folder to write (none: nothing is written;
+        `save` does it later). resume: go on with the run in `out`. how: how the data are read, the arguments of `read`
+        (which columns, what to do with a bad row ...).
         """
         self.check_params()
         self._check_out(out, resume)
         self.progress_ = Progress(quiet=quiet)
         self.device_ = _device(self.device)
-        source = {"input": input, "target": target, "encoding": encoding, "bad_rows": bad_rows}
+        self._check_how(how)
+        self.data_ = {k: v for k, v in how.items() if v is not None}
         if isinstance(data, str | Path):
-            source["source"] = str(data)
-        self.data_ = {k: v for k, v in source.items() if v is not None}
-        examples = read(data, targets, input=input, target=target, encoding=encoding, bad_rows=bad_rows, task=self)
+            self.data_["source"] = str(data)
+        examples = self.read(data, targets, **how)
         for note in examples.notes:
             self.progress_.say(note)
         if self.duplicates == "drop" and examples.kind != "text":
@@ -201,7 +262,7 @@ class Task(ABC):
             examples = drop_duplicates(examples)
             for note in examples.notes[before:]:
                 self.progress_.say(note)
-        self.source_, self._digest = examples.source, _digest(examples)
+        self.source_, self._digest = examples.source, examples.digest()
         self.prepare(examples, self.progress_)
         seed_everything(self.seed)
         with self.few_threads():
@@ -214,6 +275,12 @@ class Task(ABC):
             self._train(resume)
         self._evaluate()
         return self
+
+    def _check_how(self, how: Mapping[str, Any]) -> None:
+        known = [name for name in inspect.signature(self.read).parameters if name not in ("data", "targets")]
+        for name in how:
+            if name not in known:
+                raise TypeError(f"{name}= says nothing about the data of a {self.name}; it has {', '.join(known)}")
 
     @contextmanager
     def few_threads(self) -> Iterator[None]:
@@ -346,8 +413,8 @@ class Task(ABC):
         rivals = [row for row in self.results_[1:] if self.judged_by in row[1]]
         if not rivals:
             return None
-        lower = self.judged_by == "loss"
-        return (min if lower else max)(rivals, key=lambda row: row[1][self.judged_by])
+        best = min if lower_is_better(self.judged_by) else max
+        return best(rivals, key=lambda row: row[1][self.judged_by])
 
     def beats_baseline(self) -> bool | None:
         """Whether the model is better than the strongest baseline on the test split; None if not measured."""
@@ -355,19 +422,18 @@ class Task(ABC):
         if rival is None:
             return None
         own, other = self.results_[0][1][self.judged_by], rival[1][self.judged_by]
-        return own < other if self.judged_by == "loss" else own > other
+        return is_better(self.judged_by, own, other)
 
     def verdict(self) -> str:
         """One sentence: how the model did, and beside what."""
         if not self.results_:
             return f"Training was {self.outcome_.status}; the test split has not been looked at."
         own, rival = self.results_[0][1][self.judged_by], self.better_baseline
-        show = (lambda v: f"{v:.3f}") if self.judged_by == "loss" else (lambda v: f"{100 * v:.1f} %")
-        text = f"On the test split the model reaches {self.judged_by} {show(own)}"
+        text = f"On the test split the model reaches {self.judged_by} {figure(self.judged_by, own)}"
         if rival is None:
             return text + "."
         beaten = "" if self.beats_baseline() else ": the model does not beat its baseline"
-        return f"{text}; {rival[0]} reaches {show(rival[1][self.judged_by])}{beaten}."
+        return f"{text}; {rival[0]} reaches {figure(self.judged_by, rival[1][self.judged_by])}{beaten}."
 
     @property
     def _cell_name(self) -> str:
@@ -399,8 +465,12 @@ class Task(ABC):
         """Every option and where the data came from, as config.toml holds them."""
         options = {name: value for name, value in self.get_params().items() if value is not None}
         cell = self._cell_name if self._cell_text is None else CELL
-        options |= {"cell": cell, "epochs": self.epochs_, "unit": self.codec_.unit}
+        options |= {"cell": cell, "epochs": self.epochs_, **self.resolved()}
         return {"everloop": everloop.__version__, "task": self.name, "options": options, "data": self.data_}
+
+    def resolved(self) -> dict[str, Any]:
+        """The options that the data decided."""
+        return {}
 
     # Keeping
 
@@ -462,36 +532,9 @@ class Task(ABC):
             raise ValueError(f"this {type(self).__name__} is not fitted yet; call fit first, or load a run folder")
 
 
-def read(
-    data: Any,
-    targets: Sequence[Any] | None,
-    *,
-    input: str | None,
-    target: str | None,
-    encoding: str | None,
-    bad_rows: Literal["stop", "skip"],
-    task: Any,
-) -> Examples:
-    """The examples of whatever a user may call data."""
-    if isinstance(data, str) and not Path(data).exists() and data in {d.name for d in datasets()}:
-        return get_dataset(data).read()
-    if targets is not None:
-        if isinstance(data, str | Path | dict) or hasattr(data, "columns"):
-            raise TypeError(
-                f"targets came with a {type(data).__name__}; expected a list of inputs beside them. "
-                "To take both from a file or table, leave targets out; target= names the column"
-            )
-        data = (list(data), list(targets))
-    want = "yes" if task.needs_target else "no"
-    return read_examples(data, input=input, target=target, encoding=encoding, bad_rows=bad_rows, want_target=want)
-
-
-def _digest(examples: Examples) -> str:
-    """What tells these examples from others, in 64 letters."""
-    sha = hashlib.sha256()
-    for part in (*examples.inputs, *(examples.targets or ())):
-        sha.update(len(part).to_bytes(8, "little") + part.encode("utf-8", "surrogatepass"))
-    return sha.hexdigest()
+def is_dataset(data: Any) -> bool:
+    """Whether it is the name of a dataset and not of a file."""
+    return isinstance(data, str) and not Path(data).exists() and data in {d.name for d in datasets()}
 
 
 def _device(device: str) -> torch.device:

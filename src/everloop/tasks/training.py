@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from everloop.insight.metrics import is_better
 from everloop.tasks.progress import Progress
 from everloop.tasks.run import Run
 
@@ -33,7 +34,7 @@ class Problem(Protocol):
     """What a task gives to the loop."""
 
     monitor: str
-    """The validation metric that decides which weights are best: lower is better for `loss`, higher otherwise."""
+    """The validation metric that decides which weights are best; `insight.metrics` knows which way."""
 
     def batches(self, epoch: int) -> Sequence[Any]:
         """The batches of an epoch: the same for the same epoch, as many in every epoch."""
@@ -258,7 +259,7 @@ class _Loop:
     def _judge(self, row: Mapping[str, float]) -> None:
         value = row[f"valid_{self.problem.monitor}"]
         best = self.outcome.best.get(f"valid_{self.problem.monitor}")
-        better = best is None or (value < best if self.problem.monitor == "loss" else value > best)
+        better = best is None or is_better(self.problem.monitor, value, best)
         if better and math.isfinite(value):
             self.outcome.best, self.outcome.best_epoch = dict(row), self.epoch
             with self._averaged():

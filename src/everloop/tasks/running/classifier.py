@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from everloop.data.examples import Examples
 from everloop.lang.cell import Cell, cell
 from everloop.lang.functions import maximum, sized
 from everloop.stream import Accuracy, Engine, Part, Stream, joined
@@ -72,6 +73,10 @@ class RunningClassifier:
     def predict(self, texts: Sequence[str] | str) -> list[str]:
         """The most probable class of every text."""
         return [self.classes_[k] for k in self.predict_proba(texts).argmax(1)]
+
+    def predictions(self, examples: Examples) -> Iterator[dict[str, Any]]:
+        """A text, its label and the probability of that."""
+        return class_rows(self, examples.inputs)
 
     def _scores(self, ids: np.ndarray) -> np.ndarray:
         x = self.embedded(ids)
@@ -170,6 +175,15 @@ class ClassifierStream:
         """Back to a text of which nothing has been read."""
         self._stream.reset()
         self._waiting = np.zeros(0, np.int64)
+
+
+def class_rows(model: Any, inputs: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """What any fitted classifier says of each input, in order."""
+    for begin in range(0, len(inputs), 256):
+        some = inputs[begin : begin + 256]
+        for one, probability in zip(some, model.predict_proba(some), strict=True):
+            best = int(probability.argmax())
+            yield {"text": one, "label": model.classes_[best], "probability": f"{probability[best]:.4f}"}
 
 
 def pooling(kinds: Sequence[str]) -> Cell:
