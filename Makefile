@@ -21,7 +21,7 @@ demo: install
 	$(BIN)/everloop demo
 
 test: install
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
 slow: install
 	$(BIN)/python -m pytest -m slow -s
