@@ -284,9 +284,6 @@ class TestRunFolders:
         )
 
     def test_the_other_task(self, fails, classifier_run, generator_run):
-        assert fails("predict", generator_run, "a").message == (
-            f"{generator_run} is a generator, which does not predict classes; try everloop generate {generator_run}"
-        )
         assert fails("generate", classifier_run).message == (
             f"{classifier_run} is a classifier, which does not generate text; "
             f"try everloop predict {classifier_run} TEXT"
@@ -342,7 +339,7 @@ class TestRunFolders:
             "hidden 3\n": "is not TOML: ",
             'task = "classifier"\n[options]\nhiden = 3\n': "Classifier has no option 'hiden'",
             "options = 3\n": "options = 3 came; expected a table, [options]",
-            "[data]\ninputs = 3\n": "[data] has 'inputs'; expected source, input, target, encoding, bad_rows",
+            "[data]\ninputs = 3\n": "[data] has 'inputs'; expected source, input, target, part, group, modality, time, series, known, encoding",
             config.replace(str(classifier_run.parent), "gone"): "there is no file gone/reviews.csv: there is no folder",
             'task = "classifier"\n[data]\nbad_rows = "stop"\n': "the configuration names none: it was trained on",
         }
@@ -385,7 +382,7 @@ class TestUsingAModel:
             fails("predict", classifier_run, "a", "--out", "no/b.csv").message == "no/b.csv: No such file or directory"
         )
         assert (
-            fails("datasets", "chinese-news", "--out", "reviews.csv").message
+            fails("datasets", "write", "chinese-news", "--out", "reviews.csv").message
             == "reviews.csv exists; give another --out"
         )
 
@@ -405,11 +402,10 @@ class TestUsingAModel:
 
     def test_names(self, fails):
         assert fails("show", "lsmt").message.startswith("no cell is named 'lsmt'; did you mean lstm, slstm, t_lstm?")
-        assert fails("datasets", "chinese-review", "--out", "a.csv").message == (
+        assert fails("datasets", "write", "chinese-review", "--out", "a.csv").message == (
             'there is no dataset "chinese-review"; there are "chinese-news" and "chinese-reviews"; '
             'did you mean "chinese-reviews"?'
         )
-        assert fails("datasets", "chinese-news").message == "where to? everloop datasets chinese-news --out FILE"
 
 
 class TestFullDisk:

