@@ -30,7 +30,8 @@ from everloop import Recurrent, cells
 from everloop.lang.cell import Cell
 from everloop.nn.function import WATCHED, _watching
 from everloop.nn.layer import Layer
-from everloop.testing import NUDGE, assert_same_results, evaluate_step, with_made
+from everloop.testing import assert_same_results, evaluate_step
+from everloop.testing.cells import NUDGE, with_made
 from fuzz_kernels import JUMPS, _made, _random_cells
 
 CALLS = 20

@@ -55,6 +55,8 @@ def _navigation(kinds: dict[str, list[str]]) -> list[dict]:
     ]
     return [
         {"Everloop": "index.md"},
+        {"From a file to a model": "applications.md"},
+        {"Results": "results.md"},
         {"Coming from torch": "torch.md"},
         {"The language": "language.md"},
         {"Cells": ["cells/index.md", *by_kind]},

@@ -1,8 +1,4 @@
-"""The contracts of Everloop as functions, for its own tests and for packages that add to it.
-
-A check raises AssertionError naming what differs, by how much and where; it returns nothing. Every tolerance
-of every test is written down here, once, with its reason.
-"""
+"""The contracts of cells and backends. Every tolerance of every test is written down here, once, with its reason."""
 
 from __future__ import annotations
 
