@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 DOCS := $(VENV)/docs-installed
 BENCHMARKS := $(VENV)/bench-installed
 
-.PHONY: install demo test slow fuzz check format bench docs docs-serve clean
+.PHONY: install demo test slow applications fuzz check format bench docs docs-serve clean
 
 install: $(STAMP)
 
@@ -25,6 +25,10 @@ test: install
 
 slow: install
 	$(BIN)/python -m pytest -m slow -s
+
+# Every application in full, on real data; writes docs/results.md. Hours. Some only with APPLICATIONS='tags music'.
+applications: install
+	$(BIN)/python benchmarks/applications.py $(APPLICATIONS)
 
 # Kernels, layers and drop-ins against what they should be, on random ones, ten minutes each at most. More with
 # FUZZ='--seconds 3600'.

@@ -1,12 +1,12 @@
-"""Training whole tasks: Everloop's layers beside torch.nn's, in the same network, on the same loop, with the same batches.
+"""Training whole tasks: Everloop's layers beside torch.nn's, in the same network, on the same loop and batches.
 
     python benchmarks/training.py [NAME ...] [--updates 12] [--seconds 40] [--json build/training.json]
 
 The networks are those of benchmarks/application_list.py. A task is fitted for no update at all, its network is copied,
-and in the copy every `Recurrent` of lstm, gru or elman becomes torch.nn's, given packed sequences, with the same weights.
-Both take the same updates in turns, one thread, float32; an update is all that training does with a batch: putting it
-together, forward, loss, backward, clipping, optimizer. The first losses have to agree. As the losses do, so does the
-number of updates to any accuracy: the ratio of times per update is that of times to it.
+and in the copy every `Recurrent` of lstm, gru or elman becomes torch.nn's, given packed sequences, with the same
+weights. Both take the same updates in turns, one thread, float32; an update is all that training does with a batch:
+putting it together, forward, loss, backward, clipping, optimizer. The first losses have to agree. As the losses do, so
+does the number of updates to any accuracy: the ratio of times per update is that of times to it.
 """
 
 from __future__ import annotations
@@ -121,10 +121,8 @@ def contest(application: Application, options: argparse.Namespace) -> dict[str, 
     each = {name: figure.median / len(batches) for name, figure in figures.items()}
     ratio = each["torch.nn"] / each["Everloop"]
     pace = model.batch / each["Everloop"]
-    print(
-        f"{application.name:24}{1e3 * each['torch.nn']:9.1f} ms{1e3 * each['Everloop']:9.1f} ms{ratio:8.2f}   {pace:,.0f}",
-        flush=True,
-    )
+    shown = "".join(f"{1e3 * each[name]:9.1f} ms" for name in ("torch.nn", "Everloop"))
+    print(f"{application.name:24}{shown}{ratio:8.2f}   {pace:,.0f}", flush=True)
     return {"name": application.name, "seconds": each, "ratio": ratio, "sequences_per_second": pace}
 
 

@@ -339,7 +339,7 @@ class TestRunFolders:
             "hidden 3\n": "is not TOML: ",
             'task = "classifier"\n[options]\nhiden = 3\n': "Classifier has no option 'hiden'",
             "options = 3\n": "options = 3 came; expected a table, [options]",
-            "[data]\ninputs = 3\n": "[data] has 'inputs'; expected source, input, target, part, group, modality, time, series, known, encoding",
+            "[data]\ninputs = 3\n": "[data] has 'inputs'; expected source, input, target, part, group, modality, time, series, known, past, zone, encoding",
             config.replace(str(classifier_run.parent), "gone"): "there is no file gone/reviews.csv: there is no folder",
             'task = "classifier"\n[data]\nbad_rows = "stop"\n': "the configuration names none: it was trained on",
         }

@@ -52,6 +52,8 @@ BadRows = Annotated[
     Literal["stop", "skip"], _option("--bad-rows", "At a row that cannot be read: stop, or skip it.", DATA)
 ]
 Device = Annotated[str, _option("--device", "auto, cpu, cuda, cuda:1, ...", RUN)]
+Past = Annotated[str | None, _option("--past", "Forecaster: columns known only as they happen, with commas.", DATA)]
+Zone = Annotated[str | None, _option("--zone", "Forecaster: where clocks show those times: Europe/Berlin.", DATA)]
 
 
 @app.command(
@@ -107,6 +109,8 @@ def train(
     time: Time = None,
     series: Series = None,
     known: Known = None,
+    past: Past = None,
+    zone: Zone = None,
     encoding: Encoding = None,
     bad_rows: Annotated[
         Literal["stop", "skip"] | None,
@@ -244,7 +248,7 @@ def _model(name: str, before: dict[str, Any], given: dict[str, Any], settings: l
 
 
 _DATA_FLAGS = (
-    "input", "target", "part", "group", "modality", "time", "series", "known", "encoding", "bad_rows",
+    "input", "target", "part", "group", "modality", "time", "series", "known", "past", "zone", "encoding", "bad_rows",
 )  # fmt: skip
 _TASK_FLAGS = {
     "cell", "hidden", "layers", "bidirectional", "embedding", "pooling", "dropout", "epochs", "batch", "window", "lr",
@@ -263,6 +267,8 @@ def evaluate(
     time: Time = None,
     series: Series = None,
     known: Known = None,
+    past: Past = None,
+    zone: Zone = None,
     encoding: Encoding = None,
     bad_rows: BadRows = "stop",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -296,6 +302,8 @@ def predict(
     time: Time = None,
     series: Series = None,
     known: Known = None,
+    past: Past = None,
+    zone: Zone = None,
     encoding: Encoding = None,
     bad_rows: BadRows = "stop",
     device: Device = "auto",

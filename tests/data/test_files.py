@@ -591,3 +591,10 @@ def test_missing_pyarrow_is_named(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=says("a.parquet: reading parquet needs pyarrow", "everloop[train]")):
         read_examples(file("a.parquet", b"PAR1"))
+
+
+def test_examples_are_given_back() -> None:
+    examples = read_examples((["a", "b"], ["x", "y"]))
+    assert read_examples(examples) is examples
+    with pytest.raises(ValueError, match="the data is Examples and has no columns"):
+        read_examples(examples, input="text")

@@ -12,7 +12,10 @@ import torch
 from torch.nn import functional as F
 
 from everloop import Generator, load
+from everloop.tasks import running
+from everloop.tasks.generator_text import Rivals
 from everloop.tasks.running.generator import draw
+from everloop.testing import FLOAT32, assert_close
 
 TEXTS = [f"the {a} {b}" for a in ("cat", "dog", "cow", "hen") for b in ("sat", "ran", "ate", "slept", "sang")]
 
@@ -43,15 +46,15 @@ class TestLearning:
     def test_documents_end(self, writer):
         assert writer.ends_
         end = writer.codec_.end
-        assert (writer._ids["train"] == end).sum() == len(writer._documents["train"]) == 16
-        assert writer._ids["test"][-1] == end
+        assert (writer._writing.ids["train"] == end).sum() == len(writer._writing.documents["train"]) == 16
+        assert writer._writing.ids["test"][-1] == end
         longest = max(map(len, TEXTS))
         texts = [writer.generate(length=10 * longest, seed=seed) for seed in range(30)]
         assert any(len(text) < 10 * longest for text in texts), "some end by themselves"
 
     def test_one_text_does_not(self, learned):
         assert not learned.ends_
-        assert learned.codec_.end not in learned._ids["train"]
+        assert learned.codec_.end not in learned._writing.ids["train"]
         assert len(learned.generate("a", length=100, temperature=3.0, seed=0)) == 101
 
     def test_a_table_of_texts_and_a_file(self, tmp_path, small_generator, letters, same):
@@ -65,7 +68,7 @@ class TestLearning:
         assert task.ends_
 
     def test_the_splits_cover_the_text_once_and_the_end_is_the_test(self, learned, letters):
-        documents = learned._documents
+        documents = learned._writing.documents
         assert sum(len(text) for part in documents.values() for text in part) == len(letters)
         assert documents["test"] == [letters[-60:]]
 
@@ -105,7 +108,7 @@ class TestCarriedState:
 
     def test_streams_are_the_text_in_order(self, small_generator, letters):
         task = small_generator(epochs=1).fit([letters], quiet=True)
-        ids = task._ids["train"]
+        ids = task._writing.ids["train"]
         for epoch in (1, 2, 3):
             batches = task.problem().batches(epoch)
             for stream in range(4):
@@ -116,7 +119,7 @@ class TestCarriedState:
     def test_a_state_carried_in_measuring_too(self, small_generator, letters, monkeypatch, limits):
         task = small_generator(epochs=1).fit([letters], quiet=True)
         whole = task.evaluate(letters)["loss"]
-        monkeypatch.setattr("everloop.tasks.generator.CHUNK", 7)
+        monkeypatch.setattr("everloop.tasks.generator_text.CHUNK", 7)
         assert abs(task.evaluate(letters)["loss"] - whole) < limits.single
 
 
@@ -192,6 +195,109 @@ class TestWriting:
     def test_before_fitting(self):
         with pytest.raises(ValueError, match="this Generator is not fitted yet"):
             Generator().generate("a")
+
+
+class TestSeveral:
+    def test_each_is_what_generate_makes_of_it(self, writer):
+        prompts = ["the ", "the cat s", "", "the "]
+        together = writer.generate_batch(prompts, length=30, seed=7)
+        assert together == [writer.generate(prompt, length=30, seed=7 + k) for k, prompt in enumerate(prompts)]
+        assert writer.generate_batch(prompts, length=30, seed=7) == together
+        assert together[0] != together[3]
+
+    def test_of_a_text_without_ends_and_of_words(self, learned):
+        assert learned.generate_batch(["ab", "c"], length=4, temperature=0) == ["abcabc", "cabca"]
+        text = "Wo ist der Bär? Da, im Wald!\n  Ja - dort.\n" * 40
+        words = Generator(unit="words", hidden=4, embedding=4, window=8, epochs=1, batch=2).fit([text], quiet=True)
+        prompts = ["Wo ist", "Wo ist ", "Wo ist der Bär"]
+        together = words.generate_batch(prompts, length=12, seed=3)
+        assert together == [words.generate(prompt, length=12, seed=3 + k) for k, prompt in enumerate(prompts)]
+
+    def test_none(self, writer):
+        assert writer.generate_batch([], length=3) == []
+        assert writer.generate_batch(["the"], length=0) == ["the"]
+
+    def test_unknown_pieces_are_told(self, learned):
+        with pytest.warns(UserWarning, match="the model never saw 'X'"):
+            learned.generate_batch(["aX"], length=1)
+
+
+class TestReading:
+    def test_a_text_that_will_end_begins_where_another_ended(self, writer):
+        codec = writer.codec_
+        ids = torch.from_numpy(np.concatenate([[codec.end], codec.encode("the c")]))
+        with torch.no_grad():
+            scores = writer.network_.eval()(ids[None])[0][0, -1]
+        assert_close(writer.stream("the c").probabilities, scores.softmax(-1), FLOAT32)
+
+    @pytest.mark.parametrize("options", [{"tied": True}, {"weight_drop": 0.4}, {"tied": True, "layers": 2}], ids=str)
+    def test_options_of_the_network_run_without_torch(self, small_generator, letters, tmp_path, options):
+        task = small_generator(epochs=1, **options).fit([letters], quiet=True)
+        ids = task.codec_.encode("abcab")
+        with torch.no_grad():
+            expected = task.network_.eval()(torch.from_numpy(ids)[None])[0][0].softmax(-1)
+        again = load(task.save(tmp_path / "run"))
+        for fitted in (task, again, running.load(tmp_path / "run")):
+            assert_close(fitted.stream().push("abcab"), expected, FLOAT32)
+
+    def test_tied_scores_are_products_with_the_embedding(self, small_generator, letters):
+        task = small_generator(epochs=1, tied=True).fit([letters], quiet=True)
+        assert task.network_.readout[0] is task.network_.embedding.weight
+        names = [name for name, _ in task.network_.named_parameters()]
+        assert "linear.weight" not in names
+        assert sum(name == "embedding.weight" for name in names) == 1
+
+
+class TestRivals:
+    """Sampled softmax beside the whole one."""
+
+    def case(self) -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(0)
+        y, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((7, 4), (30, 4), (30,)))
+        return y, torch.randint(0, 30, (7,)), weight, bias
+
+    def test_where_all_are_drawn_it_is_the_whole(self):
+        y, wanted, weight, bias = self.case()
+        ids = np.repeat(np.arange(30), 5)
+        sampled = Rivals(ids, 30, 20_000).loss(y, wanted, weight, bias)
+        whole = F.cross_entropy(F.linear(y, weight, bias), wanted)
+        assert_close(sampled, whole, FLOAT32)
+        for found, expected in zip(
+            *(torch.autograd.grad(loss, (y, weight, bias)) for loss in (sampled, whole)), strict=True
+        ):
+            assert_close(found, expected, FLOAT32)
+
+    def test_a_share_is_how_probably_a_piece_is_drawn(self, limits):
+        rivals = Rivals(np.repeat(np.arange(30), np.arange(30) + 1), 30, 20)
+        torch.manual_seed(0)
+        drawn = torch.stack([torch.multinomial(rivals.share, 20, replacement=True) for _ in range(4_000)])
+        often = torch.stack([(drawn == piece).any(1).double().mean() for piece in range(30)])
+        assert (abs(often - rivals.offset.exp()) < limits.frequency).all()
+
+    def test_only_where_there_are_many(self, small_generator, letters):
+        task = small_generator(epochs=1, sampled=2).fit([letters], quiet=True)
+        assert task.problem().rivals is not None
+        assert math.isfinite(task.results_[0][1]["loss"])
+        assert small_generator(epochs=1, sampled=0).fit([letters], quiet=True).problem().rivals is None
+        assert small_generator(epochs=1).fit([letters], quiet=True).problem().rivals is None
+
+
+class TestWords:
+    TEXT = (
+        "".join(f"the {a} {b} {c}.\n" for a in ("cat", "dog") for b in ("saw", "bit") for c in ("me", "you", "it")) * 9
+    )
+
+    def test_trigrams_stand_beside(self):
+        task = Generator(unit="words", tied=True, hidden=4, embedding=4, window=8, epochs=1, batch=2)
+        names = [name for name, _ in task.fit([self.TEXT], quiet=True).results_]
+        assert "3-gram, Kneser-Ney" in names
+        assert len(set(names)) == len(names)
+
+    def test_what_was_seen_once_is_known_of_letters_and_unknown_of_words(self):
+        text = self.TEXT + "once Ω\n" + self.TEXT
+        for unit, known in (("chars", True), ("words", False)):
+            task = Generator(unit=unit, hidden=2, embedding=2, window=8, epochs=1, batch=2).fit([text], quiet=True)
+            assert (task.codec_.encode("Ω")[0] != task.codec_.unknown) == known
 
 
 class TestDrawing:

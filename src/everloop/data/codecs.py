@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import json
 import pkgutil
 from collections.abc import Sequence
@@ -61,6 +62,10 @@ def names() -> tuple[str, ...]:
 
 def get(name: str) -> Any:
     """The codec class of a modality."""
+    if name.isidentifier() and importlib.util.find_spec(f"everloop.data.{name}") is not None:
+        found = _codec_of(importlib.import_module(f"everloop.data.{name}"))  # without importing all the others
+        if found is not None:
+            return found
     if name not in modules():
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"did you mean {near[0]}? " if near else ""

@@ -24,15 +24,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from everloop.data import _tables, codecs
+from everloop.data import _large, _tables, codecs
 from everloop.data._asked import Asked, BadRowPolicy, WantTarget
 from everloop.data._columns import choose_columns, texts_of
 from everloop.data._folders import read_folder
 from everloop.data._lists import inputs_and_targets
 from everloop.data._say import count, names_of
 from everloop.data._tables import BadRows, Table
-from everloop.data._text_files import plain_newlines, read_text
+from everloop.data._text_files import UnreadableText, plain_newlines, read_text
 from everloop.data.examples import PARTS, Examples, drop_duplicates
+from everloop.data.stored import taken
 
 __all__ = ["Asked", "BadRowPolicy", "Examples", "drop_duplicates", "read_examples"]
 
@@ -49,7 +50,8 @@ def read_examples(
     bad_rows: BadRowPolicy = "stop",
     want_target: WantTarget = "if there",
 ) -> Examples:
-    """Read examples from a path, a table or lists (see the top of this file for what is accepted).
+    """Read examples from a path, a table or lists (see the top of this file for what is accepted); `Examples` are given
+    back as they came.
 
     input, target: column names; left out, they are guessed and the guess is in the notes. Several columns are one
     input if their names are given with commas between them. part: the column that says "train", "valid" or "test".
@@ -61,6 +63,9 @@ def read_examples(
     _check_one_of("want_target", want_target, get_args(WantTarget))
     _check_one_of("modality", modality, ("auto", *codecs.names()))
     asked = Asked(input, target, encoding, bad_rows, want_target, part, group, modality)
+    if isinstance(source, Examples):
+        asked.refuse_columns("the data is Examples")
+        return source
     if isinstance(source, str | Path):
         return _from_path(Path(source).expanduser(), str(source), asked)
     if encoding is not None:
@@ -97,7 +102,10 @@ def _from_path(path: Path, name: str, asked: Asked) -> Examples:
     if extension in (".parquet", ".pq"):
         if asked.encoding is not None:
             raise ValueError(f"{name} is parquet, which has no encoding; leave --encoding out")
-        return _from_table(_tables.parquet_table(path, name), asked, folder=path.parent)
+        parquet_table = _large.parquet_table if _large.is_large(path) else _tables.parquet_table
+        return _from_table(parquet_table(path, name), asked, folder=path.parent)
+    if _large.is_large(path) and extension not in (".jsonl", ".ndjson", ".json"):
+        return _from_large_text_file(path, name, extension, asked)
     return _from_text_file(path, name, extension, asked)
 
 
@@ -117,19 +125,38 @@ def _from_text_file(path: Path, name: str, extension: str, asked: Asked) -> Exam
         return _from_table(_tables.json_lines_table(text, name, bad), asked, bad, path.parent)
     if extension == ".json":
         return _from_table(_tables.json_table(text, name, bad), asked, bad, path.parent)
+    _check_may_be_one_text(name, asked)
+    return Examples([plain_newlines(text)], None, name, "text", [1])
+
+
+def _from_large_text_file(path: Path, name: str, extension: str, asked: Asked) -> Examples:
+    """A text comes as pieces that follow each other; they are one example all the same."""
+    bad = BadRows(name, asked.bad_rows)
+    try:
+        if extension in (".csv", ".tsv", ".tab"):
+            delimiter = None if extension == ".csv" else "\t"
+            table = _large.csv_table(path, name, asked.encoding, delimiter, asked.columns, bad)
+            return _from_table(table, asked, bad, path.parent)
+        _check_may_be_one_text(name, asked)
+        pieces = _large.text_pieces(path, asked.encoding)
+    except UnreadableText as error:
+        raise ValueError(f"{name}, {error}") from None
+    return Examples(pieces, None, name, "text", range(1, len(pieces) + 1))
+
+
+def _check_may_be_one_text(name: str, asked: Asked) -> None:
     asked.refuse_columns(f"{name} is read as one text")
     if asked.want_target == "yes":
         raise ValueError(
             f"{name} is read as one text and has no labels; expected a .csv, .tsv, .jsonl, .json or .parquet "
             "with a column of labels, or a folder with one subfolder per class"
         )
-    return Examples([plain_newlines(text)], None, name, "text", [1])
 
 
 def _from_table(table: Table, asked: Asked, bad: BadRows | None = None, folder: Path | None = None) -> Examples:
     """bad: the unreadable rows that the reader of the table met, if it can meet any. folder: where paths begin."""
     bad = bad or BadRows(table.source, asked.bad_rows)
-    if not table.rows:
+    if not len(table.rows):
         left_out = "".join(f"; {note}" for note in bad.notes())
         columns = f"columns {names_of(table.names)}" if table.names else "no columns"
         raise ValueError(f"{table.source} has {columns} and no rows; expected at least one example{left_out}")
@@ -145,12 +172,12 @@ def _from_table(table: Table, asked: Asked, bad: BadRows | None = None, folder: 
         targets,
         table.source,
         "table",
-        [table.rows[k] for k in kept],
+        taken(table.rows, kept),
         (*table.notes, *choice.notes, *bad.notes()),
         ",".join(choice.inputs),
         choice.target,
         parts=None if asked.part is None else _parts(table, asked.part, kept),
-        groups=None if asked.group is None else [str(table.column(asked.group)[k]) for k in kept],
+        groups=None if asked.group is None else [str(value) for value in taken(table.column(asked.group), kept)],
     )
     return _not_empty(_of_paths(examples, asked, folder or Path()))
 

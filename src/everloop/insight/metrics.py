@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 LOWER = {"loss", "perplexity", "error", "mae", "mse", "rmse", "mase", "smape", "pinball", "cer", "wer", "brier", "ece"}
+AIMED_AT = {"coverage"}
+"""Neither more nor less of these is better: what is wanted is a certain value."""
 SHARES = {"accuracy", "f1", "precision", "recall", "clipped", "coverage", "match", "form", "cer", "wer", "ece"}
 
 
 def kind(name: str) -> str:
     """What a metric is, its first words left out: `valid_loss` is a loss."""
     return name.rsplit("_", 1)[-1]
+
+
+def can_be_better(name: str) -> bool:
+    """Whether more of it, or less, is better."""
+    return kind(name) not in AIMED_AT
 
 
 def lower_is_better(name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from everloop.insight.metrics import is_share, kind, lower_is_better
+from everloop.insight.metrics import can_be_better, is_share, kind, lower_is_better
 
 MOST_CLASSES = 20
 LONGEST_EXAMPLE = 400
@@ -130,7 +130,7 @@ def _result(name: str, value: float | None, best: float | None) -> str:
 
 
 def _best(name: str, values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None and math.isfinite(value)]
+    known = [value for value in values if value is not None and math.isfinite(value) and can_be_better(name)]
     choose = min if lower_is_better(name) else max
     return choose(known) if known else None
 

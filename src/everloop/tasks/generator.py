@@ -1,8 +1,7 @@
-"""One to many: what comes next (letters, words, subwords), and text made of it."""
+"""One to many: what comes next (letters, words, subwords, chords), and the text or music made of it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,36 +10,45 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from everloop.data.files import Examples
-from everloop.data.split import split_blocks
-from everloop.data.text import TextCodec
+from everloop.data import codecs
+from everloop.data.examples import Examples
+from everloop.data.notes import Notes
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
-from everloop.tasks.baselines import Baseline, ngram_baseline
+from everloop.tasks.baselines import Baseline
+from everloop.tasks.generator_notes import NotesProblem, NotesWriting
+from everloop.tasks.generator_text import TextProblem, TextWriting
 from everloop.tasks.progress import Progress
 from everloop.tasks.run import Run
 from everloop.tasks.running._learned import Learned, extra_sizes
-from everloop.tasks.running.generator import GeneratorStream, RunningGenerator
+from everloop.tasks.running._notes import NotesStream
+from everloop.tasks.running.generator import GeneratorStream, running
 from everloop.tasks.task import Positive, Share, Task, Whole
-from everloop.tasks.training import Carry
-
-CHUNK = 1024
-STREAM = 20_000
 
 
 @dataclass(kw_only=True)
 class Generator(Task):
-    """A language model: embedding, recurrent layers, linear, trained to name the next piece of text.
+    """A model of what comes next: embedding, recurrent layers, linear, trained to name the next piece of a text, or
+    the next chord of a piece of music.
 
-    fit(data): a text file, a table with one text per row, or a list of texts (see `Task.fit`). The end of a
-    single text is the test, ten blocks spread over the rest the validation; many texts are dealt out whole.
-    generate(prompt) -> text; stream(prompt) -> a live text, to be read or written on piece by piece.
+    fit(data): a text file, a table with one text per row, or a list of texts (see `Task.fit`); or music: a folder of
+    MIDI files, a .mat of piano rolls, a list of `everloop.data.notes.Notes`. The end of a single text is the test, ten
+    blocks spread over the rest the validation; many texts or pieces are dealt out whole.
+    generate(prompt) -> a text; stream(prompt) -> a live text, to be read or written on piece by piece. Of music the
+    prompt is notes (or a MIDI file), and so is what is generated: `everloop.data.notes.save` writes it.
 
-    Trained by truncated back-propagation through time (Williams and Peng 1990): the text is read in `batch`
-    parallel streams, `window` steps at a time, and the state is carried from one window to the next.
-    Losses are nats per piece; perplexity is exp(loss).
+    Text is trained on by truncated back-propagation through time (Williams and Peng 1990): it is read in `batch`
+    parallel streams, `window` steps at a time, and the state is carried from one window to the next. Losses are nats
+    per piece; perplexity is exp(loss). Pieces of music are trained on whole, up to 512 steps; the loss is nats per
+    step, summed over the 88 keys, of all steps, the first of them after silence (Boulanger-Lewandowski et al. 2012).
+
+    weight_drop: share of the entries of the recurrent matrices that are zero at each update (Merity et al. 2017).
+    min_count: how often a piece must be seen to be known; 0: once for characters, twice for others. tied: scores use
+    the matrix of the embedding, which suits words. sampled: so many pieces are drawn at each update to tell the right
+    one from, where there are more than twice as many (the training loss is then of those, and smaller than the others);
+    0: it is always told from all. Music only: chords, whether the keys of a chord depend on each other or are drawn
+    each by itself; transpose: every time a piece is trained on, it is moved by up to so many semitones.
     """
 
     hidden: Whole = 256
@@ -49,10 +57,15 @@ class Generator(Task):
     lr: Positive = 5e-3
     dropout: Share = 0.12
     embedding_dropout: Share = 0.05
+    weight_drop: Share = 0.0
     valid: Annotated[float, Field(gt=0, le=0.5)] = 0.05
-    min_count: Whole = 1
     unit: Literal["auto", "chars", "words", "subwords"] = "auto"
     vocabulary: Annotated[int, Field(ge=4)] = 30_000
+    min_count: Annotated[int, Field(ge=0)] = 0
+    tied: bool = False
+    sampled: Annotated[int, Field(ge=0)] = 2_000
+    chords: Literal["joint", "independent"] = "joint"
+    transpose: Annotated[int, Field(ge=0, le=12)] = 5
 
     name: ClassVar[str] = "generator"
     monitor: ClassVar[str] = "loss"
@@ -60,137 +73,86 @@ class Generator(Task):
     needs_target: ClassVar[bool] = False
 
     def prepare(self, examples: Examples, progress: Progress) -> None:
-        self._split(examples)
-        unit = self.choose_unit(self._documents["train"], "generate", self.unit)
-        self.codec_ = TextCodec.fit(
-            self._documents["train"],
-            unit=unit,
-            reversible=True,
-            min_count=self.min_count,
-            vocabulary=self.vocabulary,
-        )
-        self._ids = {part: self._encode(documents) for part, documents in self._documents.items()}
-        sizes = " / ".join(f"{len(ids):,}" for ids in self._ids.values())
-        progress.say(f"{sizes} {unit} for training / validation / test")
-        self._check_size(examples)
-
-    def _split(self, examples: Examples) -> None:
-        """One long text is cut; many texts are dealt out whole."""
-        if len(examples.inputs) == 1:
-            (text,) = examples.inputs
-            parts = split_blocks(len(text), self.valid, self.test)
-            self._documents = {name: [text[s] for s in spans] for name, spans in zip(_PARTS, parts, strict=True)}
-            self.ends_ = False
-        else:
-            split = self.make_split(examples)
-            self._documents = {name: [examples.inputs[k] for k in getattr(split, name)] for name in _PARTS}
-            self.ends_ = True
-
-    def _encode(self, documents: Sequence[str]) -> np.ndarray:
-        end = [np.array([self.codec_.end])] if self.ends_ else []
-        return np.concatenate([part for ids in self.codec_.encode_batch(documents) for part in (ids, *end)])
-
-    def _check_size(self, examples: Examples) -> None:
-        shortest = min(len(ids) for ids in self._ids.values())
-        if shortest < 2 or len(self._ids["train"]) < 2 * self._streams:
+        if examples.modality not in _WRITING:
             raise ValueError(
-                f"{examples.source} is too short to train on: {len(self._ids['train']):,} pieces of text for training, "
-                f"{shortest:,} in the smallest split; expected at least {2 * self._streams:,} and 2"
+                f"{examples.source} holds {examples.modality}; a generator writes {' or '.join(_WRITING)}. "
+                "For other sequences there is the forecaster"
             )
-
-    @property
-    def _streams(self) -> int:
-        """Parallel streams of training: fewer than asked where the text is short."""
-        return max(1, min(self.batch, len(self._ids["train"]) // (2 * self.window)))
+        self._writing = _WRITING[examples.modality](self)
+        self._writing.prepare(examples, progress)
 
     def make_network(self) -> nn.Module:
-        recurrent = Recurrent(
+        return self._writing.network()
+
+    def recurrent_layers(self, width: int) -> Recurrent:
+        """The layers between embedding and scores, for inputs of that width."""
+        return Recurrent(
             self.cell,
-            self.embedding,
+            width,
             self.hidden,
             self.layers,
             dropout=self.dropout if self.layers > 1 else 0.0,
+            weight_drop=self.weight_drop,
             sizes=extra_sizes(self.cell, self.hidden),
-        )
-        return LanguageModel(
-            recurrent, vocabulary=len(self.codec_), dropout=self.dropout, embedding_dropout=self.embedding_dropout
         )
 
     def natural_epochs(self) -> int:
-        """About 6,500 updates, in which a letter model of a megabyte of text converges; one pass at least."""
-        return max(1, min(60, round(6_500 / len(self.problem().batches(1)))))
+        return self._writing.natural_epochs()
 
-    def problem(self) -> _Problem:
-        return _Problem(self)
+    def problem(self) -> TextProblem | NotesProblem:
+        return self._writing.problem()
 
     def baselines(self) -> list[Baseline]:
-        return [ngram_baseline(self._ids["train"], self._ids["test"], vocabulary=len(self.codec_))]
+        return self._writing.baselines()
 
     def measure(self) -> dict[str, float]:
-        loss = self._loss(self._ids["test"])
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        return self._writing.measure()
 
-    def _loss(self, ids: np.ndarray) -> float:
-        """Mean nats per piece, the first apart, the state carried along a few long streams."""
-        streams = max(1, len(ids) // STREAM)
-        steps = (len(ids) - 1) // streams
-        read = ids[: streams * steps].reshape(streams, steps)
-        wanted = ids[1 : streams * steps + 1].reshape(streams, steps)
-        total, state = 0.0, None
-        self.network_.eval()
-        with torch.no_grad(), self.few_threads():
-            for begin in range(0, steps, CHUNK):
-                piece = slice(begin, begin + CHUNK)
-                scores, state = self.network_(self._tensor(read[:, piece]), state)
-                loss = F.cross_entropy(scores.flatten(0, 1), self._tensor(wanted[:, piece]).flatten(), reduction="sum")
-                total += loss.item()
-        return total / wanted.size
-
-    def _tensor(self, ids: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(ids)).to(self.device_)
+    def tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device_)
 
     # Using a fitted one
 
-    def evaluate(self, texts: Sequence[str] | str) -> dict[str, float]:
-        """Loss in nats per piece, perplexity, and pieces, on other texts."""
+    def evaluate(self, inputs: Sequence[Any] | str) -> dict[str, float]:
+        """The loss on other texts, with perplexity and the number of pieces; or on other music, with that of steps."""
         self._check_fitted()
-        documents = [texts] if isinstance(texts, str) else list(texts)
-        ids = self._encode(documents)
-        if len(ids) < 2:
-            raise ValueError("the text is too short to measure anything on: it needs two pieces or more")
-        loss = self._loss(ids)
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "pieces": len(ids)}
+        return self._writing.evaluate([inputs] if isinstance(inputs, str | Notes) else list(inputs))
 
     def evaluate_examples(self, examples: Examples) -> dict[str, float]:
         return self.evaluate(examples.inputs)
 
     def predictions(self, examples: Examples) -> Iterator[dict[str, Any]]:
-        """A text, and what the model writes after it."""
+        """What is given, and what the model writes after it."""
         for prompt in examples.inputs:
-            yield {"prompt": prompt, "text": self.generate(prompt, seed=self.seed)}
+            yield {"prompt": str(prompt), "text": str(self.generate(prompt, seed=self.seed))}
 
-    def score(self, texts: Sequence[str] | str, targets: None = None) -> float:
+    def score(self, inputs: Sequence[Any] | str, targets: None = None) -> float:
         """Minus the loss: larger is better, as scikit-learn expects."""
-        return -self.evaluate(texts)["loss"]
+        return -self.evaluate(inputs)["loss"]
 
-    def generate(self, prompt: str = "", **how: Any) -> str:
-        """The prompt and what the model makes of it. Options as `stream`."""
+    def generate(self, prompt: Any = "", **how: Any) -> Any:
+        """The prompt and what the model makes of it: a text, or `Notes`. Options as `stream`."""
         return self._running().generate(prompt, **how)
 
-    def stream(self, prompt: str = "", **how: Any) -> GeneratorStream:
+    def generate_batch(self, prompts: Sequence[Any], **how: Any) -> list[Any]:
+        """What `generate` makes of each prompt, stepped together; with a seed, text k is drawn with seed + k."""
+        return self._running().generate_batch(prompts, **how)
+
+    def stream(self, prompt: Any = "", **how: Any) -> GeneratorStream | NotesStream:
         """A live text that has read the prompt: iterate over it for what the model writes, as it is produced, or push
         more of it and get the probabilities of what comes next. It runs without torch.
 
-        Options, all by name: length (500: pieces of text at most); temperature (0.8: scores are divided by it; 0 takes
-        the most probable piece every time); top_k (0: draw from all, else from the k most probable); top_p (1: draw
-        from all, else from the fewest that have this probability together, Holtzman et al. 2020); seed (makes the
-        result repeatable); weights (float32: what those of the layers are stored in; bfloat16 and int8 are smaller).
+        Options, all by name: length (500: pieces of text at most; of music, steps); temperature (0.8: scores are
+        divided by it; 0 takes the most probable piece every time); top_k (0: draw from all, else from the k most
+        probable); top_p (1: draw from all, else from the fewest that have this probability together, Holtzman et al.
+        2020); seed (makes the result repeatable); weights (float32: what those of the layers are stored in; bfloat16
+        and int8 are smaller). Of music there are length, temperature (1), seed and weights.
         """
         return self._running().stream(prompt, **how)
 
-    def _running(self) -> RunningGenerator:
+    def _running(self) -> Any:
         self._check_fitted()
-        return RunningGenerator(Learned.of(self))
+        return running(Learned.of(self))
 
     # Keeping
 
@@ -199,68 +161,17 @@ class Generator(Task):
 
     def restore(self, fitted: Mapping[str, Any], run: Run) -> None:
         self.ends_ = bool(fitted["ends"])
-        self.codec_ = TextCodec.from_json(run.read_text("codec.json"))
+        self.codec_ = codecs.from_json(run.read_text("codec.json"))
+        self._writing = _WRITING[self.codec_.modality](self)
 
     def resolved(self) -> dict[str, Any]:
-        return {"unit": self.codec_.unit}
+        return {"unit": self.codec_.unit} if self.codec_.modality == "text" else {}
 
     def facts(self) -> list[tuple[str, str]]:
-        return [*super().facts(), ("text", self.codec_.describe())]
+        return [*super().facts(), (self.codec_.modality, self.codec_.describe())]
 
     def report(self, report: Report) -> Report:
-        if not self.results_:
-            return report
-        samples = [self.generate(length=400, temperature=t, seed=self.seed) for t in (0.5, 0.8, 1.0)]
-        return replace(report, samples=samples)
+        return replace(report, **self._writing.report(report)) if self.results_ else report
 
 
-_PARTS = ("train", "valid", "test")
-
-
-class LanguageModel(nn.Module):
-    """Token ids [B, T] and a state -> scores of the next token [B, T, V] and the state after."""
-
-    def __init__(self, recurrent: Recurrent, *, vocabulary: int, dropout: float, embedding_dropout: float) -> None:
-        super().__init__()
-        self.dropout, self.embedding_dropout = dropout, embedding_dropout
-        self.embedding = nn.Embedding(vocabulary, recurrent.input_size)
-        nn.init.normal_(self.embedding.weight, std=0.3)
-        self.recurrent = recurrent
-        self.linear = nn.Linear(recurrent.output_size, vocabulary)
-
-    def forward(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        x = F.dropout(self.embedding(ids), self.embedding_dropout, self.training)
-        y, state = self.recurrent(x, state)
-        return self.linear(F.dropout(y, self.dropout, self.training)), state
-
-
-class _Problem:
-    """The text in parallel streams, a window at a time, the state carried along."""
-
-    def __init__(self, task: Generator) -> None:
-        self.task, self.monitor = task, task.monitor
-        self.streams = task._streams
-        ids = task._ids["train"]
-        self.window = min(task.window, (len(ids) - 1) // self.streams)
-        self.windows = max(1, (len(ids) - self.window) // (self.streams * self.window))
-
-    def batches(self, epoch: int) -> list[tuple[np.ndarray, bool]]:
-        """Windows [B, T + 1], and whether one is the first; each epoch starts at another place of the text."""
-        ids, steps = self.task._ids["train"], self.windows * self.window
-        slack = len(ids) - 1 - self.streams * steps
-        offset = int(np.random.default_rng([self.task.seed, epoch]).integers(0, max(slack, 0) + 1))
-        starts = offset + steps * np.arange(self.streams)
-        return [
-            (np.stack([ids[s + begin : s + begin + self.window + 1] for s in starts]), begin == 0)
-            for begin in range(0, steps, self.window)
-        ]
-
-    def loss(self, network: nn.Module, batch: tuple[np.ndarray, bool], carry: Carry) -> tuple[Tensor, int, Carry]:
-        ids, first = batch
-        window = self.task._tensor(ids)
-        scores, state = network(window[:, :-1], None if first else carry)
-        loss = F.cross_entropy(scores.flatten(0, 1), window[:, 1:].flatten())
-        return loss, ids.shape[0] * (ids.shape[1] - 1), tuple(state)
-
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        return {"loss": self.task._loss(self.task._ids["valid"])}
+_WRITING = {"text": TextWriting, "notes": NotesWriting}

@@ -36,7 +36,7 @@ def classifier_baselines(
     """
     _check_pairs("train", train_texts, train_labels)
     _check_pairs("test", test_texts, test_labels)
-    baselines = [_majority(train_labels, test_labels)]
+    baselines = [majority(train_labels, test_labels)]
     regression = _regression(train_texts, train_labels, test_texts, test_labels, unit == "chars")
     return baselines if regression is None else [*baselines, regression]
 
@@ -48,7 +48,8 @@ def _check_pairs(split: str, texts: Sequence[str], labels: Sequence[str]) -> Non
         raise ValueError(f"{split}: there are no examples; a baseline needs at least one")
 
 
-def _majority(train_labels: Sequence[str], test_labels: Sequence[str]) -> Baseline:
+def majority(train_labels: Sequence[str], test_labels: Sequence[str]) -> Baseline:
+    """The most frequent class, always, with the shares of the classes as probabilities."""
     start = time.perf_counter()
     counts = Counter(train_labels)
     # Of equally frequent classes the first by name, so that the order of the rows does not matter.

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from everloop import cells
+from everloop.data import codecs
 from everloop.data.text import TextCodec
 from everloop.lang.cell import Cell
 from everloop.lang.read import read_cell
@@ -27,7 +28,7 @@ class Learned:
 
     options: Mapping[str, Any]
     fitted: Mapping[str, Any]
-    codec: TextCodec
+    codec: Any
     cell: Cell
     weights: Mapping[str, np.ndarray]
 
@@ -35,7 +36,8 @@ class Learned:
     def of(cls, task: Any) -> Learned:
         """Of a task that torch has fitted."""
         weights = {name: array(tensor) for name, tensor in task.network_.state_dict().items()}
-        return cls(task.get_params(), task.fitted(), task.codec_, cells.get(task.cell), weights)
+        options = task.get_params() | task.resolved()
+        return cls(options, task.fitted(), task.codec_, cells.get(task.cell), weights)
 
     @classmethod
     def read(cls, run: Run) -> Learned:
@@ -43,7 +45,7 @@ class Learned:
         name = options.get("cell", "")
         cell = read_cell(run.read_text(CELL), str(run.folder / CELL)) if name == CELL else cells.get(name)
         weights, _ = run.read_arrays("model.safetensors")
-        return cls(options, run.fitted, TextCodec.from_json(run.read_text("codec.json")), cell, weights)
+        return cls(options, run.fitted, codecs.from_json(run.read_text("codec.json")), cell, weights)
 
     @property
     def layers(self) -> Layers:

@@ -1,24 +1,30 @@
-"""A trained classifier at work: the classes of texts, and those of a text while it is still coming in."""
+"""A trained classifier at work: the classes of texts and signals, and those of one while it is still coming in."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
+from everloop.data import vectors
 from everloop.data.examples import Examples
-from everloop.lang.cell import Cell, cell
-from everloop.lang.functions import maximum, sized
-from everloop.stream import Accuracy, Engine, Part, Stream, joined
+from everloop.stream import Engine, Part, Stream, joined
 from everloop.tasks.run import Run
-from everloop.tasks.running._learned import Learned, fitting, piece_ids, softmax, stored
+from everloop.tasks.running._classifier_streams import ClassifierStream, SignalStream
+from everloop.tasks.running._learned import Learned, fitting, softmax, stored
+from everloop.tasks.running._ngrams import Ngrams, places
+from everloop.tasks.running._pooling import pooling
 
 
 def load(run: Run) -> RunningClassifier:
-    return fitting(RunningClassifier, run)
+    return fitting(running, run)
+
+
+def running(learned: Learned) -> RunningClassifier:
+    """The one that reads what the classifier was trained on."""
+    return RunningTexts(learned) if learned.codec.modality == "text" else RunningValues(learned)
 
 
 class RunningClassifier:
@@ -28,13 +34,10 @@ class RunningClassifier:
 
     def __init__(self, learned: Learned) -> None:
         self.codec_, self.layers = learned.codec, learned.layers
-        self.classes_, self.length = list(learned.fitted["classes"]), learned.options["length"]
+        self.classes_ = list(learned.fitted["classes"])
+        self.temperature_ = float(learned.fitted.get("temperature", 1.0))
+        self.threshold_, self.positive_ = learned.fitted.get("threshold"), learned.fitted.get("positive", 1)
         self._pooling = learned.options["pooling"].split("+")
-        features, pairs = self.layers.input_size, int(learned.fitted["pairs"])
-        self.table = learned.weight("embedding.weight", len(self.codec_), features).astype(np.float32)
-        self._pair_keys = learned.weight("pair_keys", pairs)
-        # The last row stands for all pairs that have no embedding.
-        self._pair_table = learned.weight("pair_embedding.weight", pairs + 1, features) if pairs else None
         self._top = self._pooled(learned)
         self._narrow: dict[str, Engine] = {}
         self._last_engine  # noqa: B018 - what does not fit is found at once
@@ -51,7 +54,7 @@ class RunningClassifier:
 
     @cached_property
     def engine(self) -> Engine:
-        """Embeddings in, scores of the classes so far out; ValueError for a model of both directions."""
+        """Steps of E values in, scores of the classes so far out; ValueError for a model of both directions."""
         return self._whole.engine()
 
     @cached_property
@@ -64,33 +67,76 @@ class RunningClassifier:
         """What turns outputs of the layers into scores; of the whole model, where that goes step by step."""
         return self._top.engine() if self.layers.bidirectional else self.engine
 
-    def predict_proba(self, texts: Sequence[str] | str) -> np.ndarray:
+    def predict_proba(self, inputs: Any) -> np.ndarray:
         """[B, C]: the probability of every class, in the order of `classes_`."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        ids = [row[: self.length] for row in self.codec_.encode_batch(texts)]
-        return softmax(np.array([self._scores(row) for row in ids]).reshape(len(texts), len(self.classes_)))
+        scores = [self.scores(steps) for steps in self.encoded(inputs)]
+        return self.probabilities(np.array(scores).reshape(len(scores), len(self.classes_)))
 
-    def predict(self, texts: Sequence[str] | str) -> list[str]:
-        """The most probable class of every text."""
-        return [self.classes_[k] for k in self.predict_proba(texts).argmax(1)]
+    def predict(self, inputs: Any) -> list[Any]:
+        """The most probable class of every input; with a threshold, the positive one from that probability on."""
+        return decided(self.predict_proba(inputs), self.classes_, self.threshold_, self.positive_)
 
     def predictions(self, examples: Examples) -> Iterator[dict[str, Any]]:
-        """A text, its label and the probability of that."""
-        return class_rows(self, examples.inputs)
+        """A row of each input: the label and its probability."""
+        return class_rows(self, examples)
 
-    def _scores(self, ids: np.ndarray) -> np.ndarray:
-        x = self.embedded(ids)
-        x[:-1] += self.of_pairs(ids[:-1], ids[1:])
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Of scores [..., C]."""
+        return softmax(scores / np.float32(self.temperature_))
+
+    def encoded(self, inputs: Any) -> list[np.ndarray]:
+        """Ids [T] or values [T, F] of every input."""
+        raise NotImplementedError
+
+    def scores(self, steps: np.ndarray) -> np.ndarray:
+        """[C], of one input."""
+        raise NotImplementedError
+
+    def stream(self, weights: str | None = None) -> ClassifierStream | SignalStream:
+        """A live text or signal: push what has come, get the probabilities of the classes so far.
+
+        weights: what those of the layers are stored in, float32, bfloat16 or int8 (None: float32).
+        """
+        raise NotImplementedError
+
+    def _engine_with(self, weights: str | None) -> Engine:
+        return stored(self.engine, self._whole, weights, self._narrow)
+
+    def _of_layers(self, x: np.ndarray) -> np.ndarray:
+        """The scores [C] of steps [T, E]."""
         if self.layers.bidirectional:
             x = self.layers(x[None])[0]
         return Stream.of(self._last_engine).push(x)[-1]
 
-    def stream(self, weights: str | None = None) -> ClassifierStream:
-        """A live text: push what has come, get the probabilities of the classes so far.
 
-        weights: what those of the layers are stored in, float32, bfloat16 or int8 (None: float32).
-        """
-        return ClassifierStream(self, stored(self.engine, self._whole, weights, self._narrow))
+class RunningTexts(RunningClassifier):
+    """One that reads texts."""
+
+    def __init__(self, learned: Learned) -> None:
+        super().__init__(learned)
+        self.length = learned.options["length"]
+        features, pairs = self.layers.input_size, int(learned.fitted["pairs"])
+        self.table = learned.weight("embedding.weight", len(self.codec_), features).astype(np.float32)
+        self._pair_keys = learned.weight("pair_keys", pairs)
+        # The last row stands for all pairs that have no embedding.
+        self._pair_table = learned.weight("pair_embedding.weight", pairs + 1, features) if pairs else None
+        self.ngrams = Ngrams(learned) if learned.fitted.get("ngrams") else None
+
+    def encoded(self, inputs: Any) -> list[np.ndarray]:
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        return [row[: self.length] for row in self.codec_.encode_batch(texts)]
+
+    def scores(self, steps: np.ndarray) -> np.ndarray:
+        x = self.embedded(steps)
+        x[:-1] += self.of_pairs(steps[:-1], steps[1:])
+        scores = self._of_layers(x)
+        if self.ngrams is not None:
+            ends = self.ngrams.ending_at_each(steps, np.zeros(0, np.int64))
+            scores = self.ngrams.mixed(scores, self.ngrams.scores(ends.sum(0), len(steps)))
+        return scores
+
+    def stream(self, weights: str | None = None) -> ClassifierStream:
+        return ClassifierStream(self, self._engine_with(weights))
 
     def embedded(self, ids: np.ndarray) -> np.ndarray:
         """The embeddings [T, E] of pieces by themselves."""
@@ -100,104 +146,69 @@ class RunningClassifier:
         """What pairs of neighbours add to the embedding of the first, [T, E]; pairs that are not known add nothing."""
         if self._pair_table is None:
             return np.zeros((len(ids), self.table.shape[1]), np.float32)
-        keys = ids * len(self.table) + following
-        places = np.searchsorted(self._pair_keys, keys).clip(max=len(self._pair_keys) - 1)
-        return self._pair_table[np.where(self._pair_keys[places] == keys, places, len(self._pair_keys))]
+        return self._pair_table[places(ids * len(self.table) + following, self._pair_keys)]
 
     @property
     def has_pairs(self) -> bool:
         return self._pair_table is not None
 
 
-class ClassifierStream:
-    """A live text and what it looks like so far. However it is cut, the classes after its last piece are those that
-    `predict_proba` gives for the whole (which reads no more of a text than `length` pieces; a stream reads on).
+class RunningValues(RunningClassifier):
+    """One that reads sequences of values through a linear front."""
 
-    One thread at a time.
-    """
+    def __init__(self, learned: Learned) -> None:
+        if learned.codec.modality != "vectors" or "front.linear.weight" not in learned.weights:
+            raise ModuleNotFoundError(
+                f"a classifier of {learned.codec.modality} needs torch to run: pip install 'everloop[train]'",
+                name="torch",
+            )
+        super().__init__(learned)
+        options = learned.options
+        self.layout, self.channels = options["layout"], options["channels"]
+        features, self.window = self.codec_.features, int(learned.fitted["window"])
+        self._front = learned.weight("front.linear.weight", self.layers.input_size, features * self.window)
+        self._offset = learned.weight("front.linear.bias", self.layers.input_size)
 
-    def __init__(self, model: RunningClassifier, engine: Engine) -> None:
-        self.model = model
-        # A piece may look at the one after it. So it waits here, after the state, until that has come.
-        self._stream = Stream.of(engine)
-        self._waiting = np.zeros(0, np.int64)
+    def encoded(self, inputs: Any) -> list[np.ndarray]:
+        cube = isinstance(inputs, np.ndarray) and inputs.ndim == 3
+        if not len(inputs):
+            return []
+        features = self.codec_.features
+        arrays, _ = vectors.arranged(inputs, self.layout, self.channels, features=features, cube=cube)
+        return self.codec_.encode_batch(arrays)
 
-    def push(self, given: Any) -> np.ndarray:
-        """Read on: a text, or ids [T], gives the probabilities of the classes after each of its pieces, [T, C]; one id
-        gives [C]. A text is cut into pieces by itself: a word in two pushes is two words.
-        """
-        model = self.model
-        ids = piece_ids(given, model.codec_)
-        if model.has_pairs:
-            scores = np.array([self._looking_ahead(id) for id in ids], np.float32).reshape(-1, len(model.classes_))
-        else:
-            scores = self._stream.push(model.embedded(ids))
-        return softmax(scores[0] if np.ndim(given) == 0 and not isinstance(given, str) else scores)
+    def scores(self, steps: np.ndarray) -> np.ndarray:
+        return self._of_layers(self.seen(steps, np.zeros((self.window - 1, steps.shape[1]), np.float32)))
 
-    def _looking_ahead(self, id: int) -> np.ndarray:
-        """The scores after a piece of which nobody knows what follows; the state stays before it."""
-        model, before, new = self.model, self._waiting, np.array([id])
-        if len(before):
-            self._stream.push(model.embedded(before) + model.of_pairs(before, new))
-        self._waiting = new
-        return self._stream.fork().push(model.embedded(new))[0]
+    def seen(self, steps: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """What the front makes [T, E] of values [T, F], with those of the `window` - 1 steps before."""
+        whole, k = np.concatenate([before, steps]), self.window
+        wide = np.concatenate([whole[k - 1 - j : len(whole) - j] for j in range(k)], 1)
+        x = wide @ self._front.T + self._offset
+        return np.maximum(x, 0) if k > 1 else x
 
-    def accuracy(self, given: Any) -> Accuracy:
-        """What it costs to store weights as they are here: how far the scores of a text, or of ids [T], are from those
-        of weights in float32. The stream does not move.
-        """
-        model = self.model
-        ids = piece_ids(given, model.codec_)
-        x = model.embedded(ids)
-        x[:-1] += model.of_pairs(ids[:-1], ids[1:])
-        return self._stream.accuracy(x, Stream.of(model.engine))
-
-    @property
-    def state(self) -> dict[str, np.ndarray]:
-        """A copy of the state of every layer by name, `0.h`, and of the pooling over time."""
-        return self._stream.state
-
-    def snapshot(self) -> bytes:
-        """Everything that `restore` needs to go on from here, as bytes."""
-        return self._stream.snapshot({"waiting": self._waiting})
-
-    def restore(self, snapshot: bytes) -> None:
-        """Go on from a snapshot of a stream of the same model."""
-        self._waiting = self._stream.restore(snapshot)["waiting"]
-
-    def fork(self) -> Self:
-        """Another stream that goes on from here by itself."""
-        other = type(self)(self.model, self._stream.engine)
-        other._stream, other._waiting = self._stream.fork(), self._waiting
-        return other
-
-    def reset(self) -> None:
-        """Back to a text of which nothing has been read."""
-        self._stream.reset()
-        self._waiting = np.zeros(0, np.int64)
+    def stream(self, weights: str | None = None) -> SignalStream:
+        return SignalStream(self, self._engine_with(weights))
 
 
-def class_rows(model: Any, inputs: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """What any fitted classifier says of each input, in order."""
-    for begin in range(0, len(inputs), 256):
-        some = inputs[begin : begin + 256]
-        for one, probability in zip(some, model.predict_proba(some), strict=True):
-            best = int(probability.argmax())
-            yield {"text": one, "label": model.classes_[best], "probability": f"{probability[best]:.4f}"}
+def class_rows(model: Any, examples: Examples) -> Iterator[dict[str, Any]]:
+    """What any fitted classifier says of each input, in order: the text, the path or the row; the label; its
+    probability."""
+    for begin in range(0, len(examples), 256):
+        some = examples.inputs[begin : begin + 256]
+        found = model.predict_proba(some)
+        labels = decided(found, range(len(model.classes_)), model.threshold_, model.positive_)
+        for k, (given, probabilities, best) in enumerate(zip(some, found, labels, strict=True)):
+            if isinstance(given, np.ndarray):
+                shown = {"row": examples.rows[begin + k]}
+            else:
+                shown = {"text": given} if isinstance(given, str) else {"input": str(given)}
+            yield shown | {"label": model.classes_[best], "probability": f"{probabilities[best]:.4f}"}
 
 
-def pooling(kinds: Sequence[str]) -> Cell:
-    """Outputs of the layers, one step after another, as scores of the classes of what has come so far: a linear layer
-    on their maximum, their mean, the last one, or several of these.
-    """
-
-    @cell(states="largest:input sum:input steps:input", gates="max mean last y", start={"largest": -math.inf})
-    def pooled(x, largest, sum, steps, V, c):
-        largest, sum, steps = maximum(largest, x), sum + x, steps + 1
-        found = {"max": largest, "mean": sum / steps, "last": x}
-        y = c.y
-        for kind in kinds:
-            y = y + getattr(V, kind) @ found[kind]
-        return sized(y, "classes"), largest, sum, steps
-
-    return pooled
+def decided(probabilities: np.ndarray, classes: Sequence[Any], threshold: float | None, positive: int) -> list[Any]:
+    """The class of each row [C]: the most probable; with a threshold, of two classes the positive one from that
+    probability on."""
+    if threshold is None:
+        return [classes[k] for k in probabilities.argmax(1)]
+    return [classes[positive if p >= threshold else 1 - positive] for p in probabilities[:, positive]]

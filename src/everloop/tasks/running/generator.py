@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -12,13 +12,19 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from everloop.compiler.compose import readout
-from everloop.stream import Accuracy, Engine, Part, Stream, joined
+from everloop.stream import Accuracy, Engine, Part, Stream, StreamPool, joined
 from everloop.tasks.run import Run
 from everloop.tasks.running._learned import Learned, fitting, piece_ids, softmax, stored
+from everloop.tasks.running._notes import RunningNotes
 
 
-def load(run: Run) -> RunningGenerator:
-    return fitting(RunningGenerator, run)
+def load(run: Run) -> RunningGenerator | RunningNotes:
+    return fitting(running, run)
+
+
+def running(learned: Learned) -> RunningGenerator | RunningNotes:
+    """What runs: of text or of music, as its codec says."""
+    return RunningNotes(learned) if learned.codec.modality == "notes" else RunningGenerator(learned)
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,7 @@ class RunningGenerator:
         self.codec_, self.ends_ = learned.codec, bool(learned.fitted["ends"])
         vocabulary, width = len(self.codec_), layers.output_size
         self.table = learned.weight("embedding.weight", vocabulary, layers.input_size).astype(np.float32)
-        top = {
-            "V": learned.weight("linear.weight", vocabulary, width),
-            "c": learned.weight("linear.bias", vocabulary),
-        }
+        top = _tied(learned, self.table, width) if learned.options.get("tied") else _linear(learned, vocabulary, width)
         parts = [*layers.one_step(), Part(readout(), {"input": width, "output": vocabulary}, top)]
         self._whole = joined(parts, [*map(str, range(layers.num_layers)), "readout"])
         self._narrow: dict[str, Engine] = {}
@@ -76,6 +79,45 @@ class RunningGenerator:
         """The prompt and what the model makes of it. Options as `stream`."""
         return prompt + "".join(self.stream(prompt, **how))
 
+    def generate_batch(
+        self, prompts: Sequence[str], *, weights: str | None = None, seed: int | None = None, **how: Any
+    ) -> list[str]:
+        """What `generate` makes of each prompt, stepped together; with a seed, text k is drawn with seed + k."""
+        sampling, pool = Sampling(**how), StreamPool.of(stored(self.engine, self._whole, weights, self._narrow))
+        dice = [np.random.default_rng(None if seed is None else seed + k) for k in range(len(prompts))]
+        for prompt in filter(None, dict.fromkeys(prompts)):
+            self._warn_of_unknown(prompt)
+        ids = [pool.open() for _ in prompts]
+        read = {id: self.table[self.given(prompt)] for id, prompt in zip(ids, prompts, strict=True)}
+        scores = [out[-1] for out in pool.push(read).values()]
+        written: list[list[int]] = [[] for _ in prompts]
+        live = list(range(len(prompts)))
+        for _ in range(sampling.length):
+            drawn = {k: self.draw(scores[k], dice[k], sampling) for k in live}
+            live = [k for k in live if drawn[k] != self.codec_.end]
+            if not live:
+                break
+            for k in live:
+                written[k].append(drawn[k])
+            outs = pool.step([ids[k] for k in live], self.table[[drawn[k] for k in live]])
+            for k, out in zip(live, outs, strict=True):
+                scores[k] = out
+        return [prompt + self._spelled(prompt, row) for prompt, row in zip(prompts, written, strict=True)]
+
+    def _spelled(self, prompt: str, written: Sequence[int]) -> str:
+        """What was written after a prompt."""
+        decoder = self.codec_.stream_decoder()
+        decoder.push(int(self.given(prompt)[-1]))
+        return "".join([*map(decoder.push, written), decoder.finish()])
+
+    def draw(self, scores: np.ndarray, random: np.random.Generator, how: Sampling) -> int:
+        """The next piece by its scores [V]: never padding or an unknown one, and no end where texts have none."""
+        codec, scores = self.codec_, scores.astype(np.float64)
+        scores[[codec.pad, codec.unknown]] = -np.inf
+        if not self.ends_:
+            scores[codec.end] = -np.inf
+        return draw(scores, random, how.temperature, how.top_k, how.top_p)
+
     def stream(self, prompt: str = "", *, weights: str | None = None, **how: Any) -> GeneratorStream:
         """A live text that has read the prompt: push more, or iterate over what the model writes next.
 
@@ -85,8 +127,15 @@ class RunningGenerator:
         made = GeneratorStream(self, stored(self.engine, self._whole, weights, self._narrow), Sampling(**how))
         if prompt:
             self._warn_of_unknown(prompt)
-            made.push(prompt)
+            made.push(self.given(prompt))
         return made
+
+    def given(self, prompt: str) -> np.ndarray:
+        """The ids of a prompt as it is read: a text that will end begins where another ended."""
+        if not prompt:
+            return self.first
+        ids = self.codec_.encode(prompt)
+        return np.concatenate([self.first, ids]) if self.ends_ else ids
 
     def _warn_of_unknown(self, prompt: str) -> None:
         codec = self.codec_
@@ -144,11 +193,7 @@ class GeneratorStream:
         self._next()
         decoder.push(self._last)
         for _ in range(how.length):
-            scores = self._next().astype(np.float64)
-            scores[[codec.pad, codec.unknown]] = -np.inf
-            if not self.model.ends_:
-                scores[codec.end] = -np.inf
-            id = draw(scores, random, how.temperature, how.top_k, how.top_p)
+            id = self.model.draw(self._next(), random, how)
             if id == codec.end:
                 break
             self._read(np.array([id]))
@@ -187,6 +232,18 @@ class GeneratorStream:
         """Back to a text of which nothing has been read."""
         self._stream.reset()
         self._scores, self._last = None, -1
+
+
+def _linear(learned: Learned, vocabulary: int, width: int) -> dict[str, np.ndarray]:
+    weight = learned.weight("linear.weight", vocabulary, width)
+    return {"V": weight, "c": learned.weight("linear.bias", vocabulary)}
+
+
+def _tied(learned: Learned, table: np.ndarray, width: int) -> dict[str, np.ndarray]:
+    """The projection and the embedding [V, E] after it, as one linear map."""
+    vocabulary, narrow = table.shape
+    bias = learned.weight("bias", vocabulary) + table @ learned.weight("projection.bias", narrow)
+    return {"V": table @ learned.weight("projection.weight", narrow, width), "c": bias}
 
 
 def draw(scores: np.ndarray, random: np.random.Generator | None, temperature: float, top_k: int, top_p: float) -> int:
