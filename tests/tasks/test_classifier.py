@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 import everloop
 from everloop import Classifier, cell, load, relu, tanh
 from everloop.cells.elman import elman
-from everloop.tasks.classifier import frequent_pairs
+from everloop.tasks.classifier_network import frequent_ngrams, frequent_pairs
 
 
 @cell(states="h", gates="a b")
@@ -52,16 +52,16 @@ class TestData:
         table = pd.DataFrame({"a": labels, "b": texts, "label": range(len(texts))})
         task = small(epochs=1).fit(table, input="b", target="a", quiet=True)
         assert task.classes_ == ["negative", "positive"]
-        assert task.data_ == {"input": "b", "target": "a", "bad_rows": "stop"}
+        assert task.data_ == {"input": "b", "target": "a"}
 
     def test_duplicates_are_dropped_before_the_split_unless_kept(self, small, reviews):
         texts, labels = reviews
         twice = ([*texts, *texts], [*labels, *labels])
         parts = small(epochs=1).fit(*twice, quiet=True)._parts
-        assert sum(len(part.texts) for part in parts.values()) == 60
-        assert not set(parts["train"].texts) & set(parts["test"].texts)
+        assert sum(len(part.inputs) for part in parts.values()) == 60
+        assert not set(parts["train"].inputs) & set(parts["test"].inputs)
         parts = small(epochs=1, duplicates="keep").fit(*twice, quiet=True)._parts
-        assert sum(len(part.texts) for part in parts.values()) == 120
+        assert sum(len(part.inputs) for part in parts.values()) == 120
 
     def test_what_was_guessed_is_said(self, small, reviews, capsys):
         texts, labels = reviews
@@ -120,7 +120,7 @@ class TestLearning:
     def test_more_than_two_classes_and_labels_that_are_numbers(self, small, reviews):
         texts, _ = reviews
         task = small(epochs=1).fit(texts, [row % 3 for row in range(60)], quiet=True)
-        assert task.classes_ == ["0", "1", "2"]
+        assert task.classes_ == [0, 1, 2]
         assert task.confusion_.sum() == 6
         assert task.score(texts[:3], [0, 1, 2]) in (0.0, 1 / 3, 2 / 3, 1.0)
 
@@ -144,6 +144,44 @@ class TestLearning:
         after = task.predict_proba(["good", "xyzxy"])
         assert (before[0] != after[0]).any()
         assert (before[1] == after[1]).all()
+
+    def test_ngrams_are_the_frequent_runs(self):
+        rows = [np.array([3, 4, 5]), np.array([3, 4]), np.array([8]), np.array([], dtype=np.int64)]
+        base = 11
+        three, four = 4, 5  # ids and 1
+        assert frequent_ngrams(rows, 10, 2, 99).tolist() == [three, four, three * base + four]
+        assert frequent_ngrams(rows, 10, 1, 99).tolist() == [three, four]
+        assert frequent_ngrams(rows, 10, 3, 1).tolist() == [three]
+        assert frequent_ngrams(rows, 10, 0, 99).tolist() == []
+
+    def test_the_model_of_ngrams_adds_what_it_knows_of_a_text(self, small, reviews):
+        task = small(epochs=1).fit(*reviews, quiet=True)
+        network = task.network_.eval()
+        assert task.ngram_count_ > 0
+        network.mixture = [0.0, 1.0]
+        network.ngram_scores.weight.data.zero_()
+        network.ngram_bias.data.zero_()
+        (place,) = np.flatnonzero(task._ngram_keys == task.codec_.encode("good")[0] + 1)
+        network.ngram_scores.weight.data[place] = torch.tensor([0.0, 1.0])
+        found = task._scores(task._encoded(["good", "good good film a", "film"]))
+        assert found[:, 1].tolist() == [5.0, 2 * 5.0 / 2, 0.0]
+
+    def test_without_ngrams_the_layers_are_alone(self, small, reviews):
+        task = small(epochs=1, ngrams=0).fit(*reviews, quiet=True)
+        assert task.ngram_count_ == 0
+        assert task.network_.mixture == [1.0]
+
+    def test_validation_decides_what_each_counts(self, small, reviews, tmp_path):
+        task = small().fit(*reviews, out=tmp_path / "run", quiet=True)
+        assert task.network_.mixture != [0.5, 0.5]
+        again = load(tmp_path / "run")
+        assert again.network_.mixture == task.network_.mixture
+        assert (again.predict_proba(reviews[0]) == task.predict_proba(reviews[0])).all()
+
+    def test_several_columns_are_one_text(self, small, reviews):
+        texts, labels = reviews
+        task = small(epochs=1).fit([(text[:4], text[4:]) for text in texts], labels, quiet=True)
+        assert task.predict([(texts[0][:4], texts[0][4:])]) == task.predict([f"{texts[0][:4]}\n{texts[0][4:]}"])
 
 
 class TestPredicting:

@@ -261,7 +261,8 @@ class TestTheBestWeights:
 
         monkeypatch.setattr(Classifier, "_scores", watched)
         small(epochs=3).fit(*reviews, quiet=True)
-        assert seen == ["valid", "valid", "valid", "test"]
+        assert seen[:3] == ["valid", "valid", "valid"]
+        assert (seen.count("test"), seen[-1]) == (1, "test")
 
 
 class TestUpdates:

@@ -1,16 +1,22 @@
 """From a table to inputs and targets: which columns they are, and their values as text."""
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
+from itertools import repeat
 from typing import Any
+
+import numpy as np
 
 from everloop.data._asked import Asked
 from everloop.data._say import count, did_you_mean, names_of
 from everloop.data._tables import INPUT_NAMES, TARGET_NAMES, BadRows, Table
+from everloop.data.stored import StoredTexts, is_stored, keep_texts
 
 _SAMPLE = 1_000
+_LARGE_SAMPLE = 100_000
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,11 @@ def texts_of(
     bad: BadRows,
     input_names: Sequence[str] = (),
     target_name: str | None = None,
-) -> tuple[list[Any], list[str] | None, list[int]]:
+) -> tuple[Sequence[Any], Sequence[str] | None, Sequence[int]]:
     """Inputs and targets of the readable rows, and the places of these. inputs: one sequence for each column; of
     several, the texts of a row come as a tuple."""
+    if len(inputs) == 1 and isinstance(inputs[0], StoredTexts):
+        return _stored_texts_of(inputs[0], targets, rows, bad, [*input_names, None][0], target_name)
     whole = [_floats_are_whole(column) for column in inputs]
     whole_targets = _floats_are_whole(targets or ())
     names = [*input_names, *[None] * (len(inputs) - len(input_names))]
@@ -103,6 +111,35 @@ def texts_of(
         good.append(texts[0] if len(texts) == 1 else tuple(texts))
         kept.append(k)
     return good, None if targets is None else good_targets, kept
+
+
+def _stored_texts_of(
+    inputs: StoredTexts,
+    targets: Sequence[object] | None,
+    rows: Sequence[int],
+    bad: BadRows,
+    input_name: str | None,
+    target_name: str | None,
+) -> tuple[StoredTexts, Sequence[str] | None, Any]:
+    """As `texts_of`; inputs stay where they are, targets become labels if few differ."""
+    places = array("q")
+    whole = targets is not None and not isinstance(targets, StoredTexts) and _floats_are_whole(targets)
+
+    def good_targets() -> Iterator[str]:
+        for k, (text, target) in enumerate(zip(inputs, repeat("") if targets is None else targets, strict=False)):
+            try:
+                _required(text, False, "input", input_name)
+                label = "" if targets is None else _required(target, whole, "target", target_name)
+            except ValueError as error:
+                bad.add(f"row {rows[k]}", str(error))
+                continue
+            places.append(k)
+            yield label
+
+    labels = keep_texts(good_targets())
+    kept = np.frombuffer(places, dtype=np.int64)
+    whole_column = len(kept) == len(inputs)
+    return inputs if whole_column else inputs.take(kept), None if targets is None else labels, kept
 
 
 def _input(value: object, whole: bool, column: str | None) -> str | tuple[str, ...]:
@@ -187,7 +224,8 @@ def _mean_length(values: Sequence[object]) -> float:
 
 
 def _different(values: Sequence[object]) -> int:
-    """How many different values there are; 0 when some cannot be labels."""
+    """How many different values there are; 0 when some cannot be labels. Of a large table, in the first rows."""
+    values = values[:_LARGE_SAMPLE] if is_stored(values) else values
     plain = [value for value in values if value is not None and value == value and value != ""]
     if not all(isinstance(value, str | int | float) for value in plain):
         return 0

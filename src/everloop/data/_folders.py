@@ -85,6 +85,8 @@ def _of_classes(folder: Path, name: str, classes: list[Path], loose: int, asked:
     if loose:
         notes.append(f"{count(loose, 'file')} beside the class folders left out")
     modality = codecs.by_extension(labelled[0][0].suffix.lower()) or "text"
+    if asked.modality != "auto" and asked.modality != modality:
+        raise ValueError(f"{name}: modality={asked.modality!r} came; its classes hold files of {modality}")
     inputs: list[object] = []
     targets: list[str] = []
     rows: list[int] = []

@@ -7,12 +7,12 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -40,7 +40,7 @@ _SAMPLE = 200
 class Table:
     source: str
     names: list[str]
-    rows: list[int]
+    rows: Sequence[int]
     column: Callable[[str], Sequence[object]]  # made on request: a wide table costs only what is read
     notes: tuple[str, ...] = ()
 
@@ -66,39 +66,74 @@ class BadRows:
         return (f"{count(len(self.found), f'unreadable {self.noun}')} left out: {shown}",)
 
 
+class Columns(Protocol):
+    """Where the fields of a table's records go, and are found again by the place of the column."""
+
+    def add(self, fields: list[str]) -> None: ...
+    def column(self, i: int) -> Sequence[str]: ...
+
+
+class ListColumns:
+    def __init__(self) -> None:
+        self.records: list[list[str]] = []
+
+    def add(self, fields: list[str]) -> None:
+        self.records.append(fields)
+
+    def column(self, i: int) -> list[str]:
+        return [fields[i] for fields in self.records]
+
+
 def csv_table(text: str, source: str, delimiter: str | None, asked: Sequence[str], bad: BadRows) -> Table:
     """Read delimited text.
 
     delimiter: the one that the file's name promises, or None to find it from the data.
     asked: column names that the user gave, which only a header can hold.
     """
-    delimiter, notes = (delimiter, []) if delimiter else _find_delimiter(text)
-    with _long_fields(len(text)):
-        records = list(_records(text, delimiter, csv.QUOTE_MINIMAL))
-        if delimiter == "\t" and any(isinstance(record.fields, str) for record in records):
-            # Tab-separated text often has no quoting at all, and then a lone " is a plain character.
-            records = list(_records(text, delimiter, csv.QUOTE_NONE))
-            notes.append("quotation marks do not pair up as CSV quoting: read as plain characters")
-    if not records:
+    delimiter, notes = (delimiter, []) if delimiter else find_delimiter(text)
+    with long_fields(len(text)):
+        return csv_lines_table(
+            lambda: io.StringIO(text, newline=""), source, delimiter, asked, bad, notes, ListColumns(), []
+        )
+
+
+def csv_lines_table(
+    lines: Callable[[], Iterable[str]],
+    source: str,
+    delimiter: str,
+    asked: Sequence[str],
+    bad: BadRows,
+    notes: list[str],
+    columns: Columns,
+    rows: MutableSequence[int],
+    head: int | None = None,
+) -> Table:
+    """Read lines of delimited text. lines: begins again at every call. columns, rows: filled. head: by how many records
+    it is judged whether the first is a header; None: all."""
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+    if delimiter == "\t" and any(isinstance(r.fields, str) for r in _records(lines(), delimiter, quoting)):
+        # Tab-separated text often has no quoting at all, and then a lone " is a plain character.
+        quoting = csv.QUOTE_NONE
+        notes.append("quotation marks do not pair up as CSV quoting: read as plain characters")
+    records = _records(lines(), delimiter, quoting)
+    first_ones = list(islice(records, head))
+    if not first_ones:
         raise ValueError(f"{source} is empty; expected a header line and one line per example")
-    first = records[0]
+    first = first_ones[0]
     if isinstance(first.fields, str):
         raise ValueError(f"{source}, {first.where}: {first.fields}; expected the header")
 
-    data_sign = _sign_of_data(first.fields, records[1:], asked)
+    data_sign = _sign_of_data(first.fields, first_ones[1:], asked)
     width = len(first.fields)
     if data_sign:
         names = [str(i + 1) for i in range(width)]
         notes.append(f"no header (in the first line {data_sign}): columns are called {names_of(names)}")
     else:
         names = [name.strip() or str(i + 1) for i, name in enumerate(first.fields)]
-        records = records[1:]
-    _check_names(names, source)
+    check_names(names, source)
 
     of_what = f"the {'first row' if data_sign else 'header'} has {width} ({names_of(names)})"
-    good: list[list[str]] = []
-    rows: list[int] = []
-    for record in records:
+    for record in chain(first_ones[0 if data_sign else 1 :], records):
         if record.fields == _UNCLOSED:
             # Never skipped: every line after the quote is in this record, and who knows how many are meant.
             raise ValueError(
@@ -112,14 +147,9 @@ def csv_table(text: str, source: str, delimiter: str | None, asked: Sequence[str
             came = "field" if len(record.fields) == 1 else "fields"
             bad.add(record.where, f"{len(record.fields)} {came} came, {of_what}{hint}")
         else:
-            good.append(record.fields)
+            columns.add(record.fields)
             rows.append(record.row)
-
-    def column(name: str) -> list[str]:
-        i = names.index(name)
-        return [fields[i] for fields in good]
-
-    return Table(source, names, rows, column, tuple(notes))
+    return Table(source, names, rows, lambda name: columns.column(names.index(name)), tuple(notes))
 
 
 def json_lines_table(text: str, source: str, bad: BadRows) -> Table:
@@ -251,8 +281,8 @@ class _Record:
         return f"row {self.row}" if self.last <= self.row else f"rows {self.row}-{self.last}"
 
 
-def _records(text: str, delimiter: str, quoting: Literal[0, 3]) -> Iterator[_Record]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+def _records(lines: Iterable[str], delimiter: str, quoting: Literal[0, 3]) -> Iterator[_Record]:
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
     while True:
         row = reader.line_num + 1
         try:
@@ -266,15 +296,15 @@ def _records(text: str, delimiter: str, quoting: Literal[0, 3]) -> Iterator[_Rec
             yield _Record(row, reader.line_num, fields)
 
 
-def _find_delimiter(text: str) -> tuple[str, list[str]]:
+def find_delimiter(text: str) -> tuple[str, list[str]]:
     """The delimiter that cuts most records into as many fields as the first one, which has at least two."""
     shares: dict[str, float] = {}
     start = text[:1_000_000]
-    with _long_fields(len(start)):
+    with long_fields(len(start)):
         for delimiter in _DELIMITERS:
             widths = [
                 len(record.fields) if isinstance(record.fields, list) else 0
-                for record in islice(_records(start, delimiter, csv.QUOTE_MINIMAL), _SAMPLE)
+                for record in islice(_records(io.StringIO(start, newline=""), delimiter, csv.QUOTE_MINIMAL), _SAMPLE)
             ]
             if widths and widths[0] > 1:
                 shares[delimiter] = widths.count(widths[0]) / len(widths)
@@ -314,7 +344,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _check_names(names: list[str], source: str) -> None:
+def check_names(names: list[str], source: str) -> None:
     for i, name in enumerate(names):
         if name in names[:i]:
             raise ValueError(
@@ -332,7 +362,7 @@ def _columns_table(
     names: list[str], height: int, column: Callable[[int], list[object]], source: str | None = None
 ) -> Table:
     source = source or f"a table of {count(len(names), 'column')} and {count(height, 'row')}"
-    _check_names(names, source)
+    check_names(names, source)
     return Table(source, names, list(range(1, height + 1)), lambda name: column(names.index(name)))
 
 
@@ -346,7 +376,7 @@ def _json_kind(value: object) -> str:
 
 
 @contextmanager
-def _long_fields(longest: int) -> Iterator[None]:
+def long_fields(longest: int) -> Iterator[None]:
     """Let the csv module take a field as long as the text: its limit is global, and is put back."""
     before = csv.field_size_limit(min(max(longest, 131_072), 2**31 - 1))
     try:

@@ -115,9 +115,8 @@ class TextWriting:
         """The n-gram model of the best order; beside one of words also the trigrams that papers compare with."""
         train, test, vocabulary = self.ids["train"], self.ids["test"], len(self.task.codec_)
         if isinstance(train, StoredIds) or isinstance(test, StoredIds):
-            first = train[:MOST_COUNTED]
-            best = ngram_baseline(first, test[:MOST_COUNTED], vocabulary=vocabulary)
-            return [replace(best, name=f"{best.name}, {len(first):,} pieces")]
+            best = ngram_baseline(train[:MOST_COUNTED], test[:MOST_COUNTED], vocabulary=vocabulary)
+            return [replace(best, name=f"{best.name}, the first of the text")]
         best = ngram_baseline(train, test, vocabulary=vocabulary)
         if self.task.codec_.unit != "words" or best.name.startswith("3-gram"):
             return [best]

@@ -33,8 +33,10 @@ Carry = tuple[Tensor, ...] | None
 class Problem(Protocol):
     """What a task gives to the loop."""
 
-    monitor: str
-    """The validation metric that decides which weights are best; `insight.metrics` knows which way."""
+    @property
+    def monitor(self) -> str:
+        """The validation metric that decides which weights are best; `insight.metrics` knows which way."""
+        ...
 
     def batches(self, epoch: int) -> Sequence[Any]:
         """The batches of an epoch: the same for the same epoch, as many in every epoch."""
@@ -108,7 +110,10 @@ class _Loop:
     ) -> None:
         self.network, self.problem, self.settings = network, problem, settings
         self.progress, self.run = progress, run
-        self.optimizer = torch.optim.AdamW(_groups(network, settings.weight_decay), lr=settings.learning_rate)
+        groups = _groups(network, settings.weight_decay)
+        # Updates of millions of weights take a fifth of the time in one pass.
+        fused = all(p.device.type in ("cpu", "cuda") for p in network.parameters())
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
         self.outcome = Outcome()
         self.best_weights: dict[str, Tensor] | None = None
         self.sound_weights: dict[str, Tensor] | None = None
@@ -257,9 +262,14 @@ class _Loop:
     # The best weights
 
     def _judge(self, row: Mapping[str, float]) -> None:
-        value = row[f"valid_{self.problem.monitor}"]
-        best = self.outcome.best.get(f"valid_{self.problem.monitor}")
-        better = best is None or is_better(self.problem.monitor, value, best)
+        name = f"valid_{self.problem.monitor}"
+        value, best = row[name], self.outcome.best
+        # Of equals the one of smaller loss: a share of exact matches is 0 for long.
+        better = (
+            not best
+            or is_better(self.problem.monitor, value, best[name])
+            or (value == best[name] and row["valid_loss"] < best["valid_loss"])
+        )
         if better and math.isfinite(value):
             self.outcome.best, self.outcome.best_epoch = dict(row), self.epoch
             with self._averaged():
@@ -267,7 +277,12 @@ class _Loop:
             self._write_model()
 
     def _out_of_patience(self) -> bool:
-        waited = self.epoch - 1 - self.outcome.best_epoch
+        """Whether the metric has not become better for so many epochs; equals of smaller loss do not count."""
+        values = [row[f"valid_{self.problem.monitor}"] for row in self.outcome.history]
+        best = 0
+        for k, value in enumerate(values):
+            best = k if is_better(self.problem.monitor, value, values[best]) else best
+        waited = len(values) - 1 - best
         return bool(self.settings.patience and self.outcome.best_epoch and waited >= self.settings.patience)
 
     def _take_best(self) -> None:
