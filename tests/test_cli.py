@@ -234,10 +234,18 @@ def stop_at_update(patch: pytest.MonkeyPatch, k: int) -> None:
 class TestAgreement:
     """The flags of `train` and the options of the tasks are the same, but for these."""
 
-    NOT_OPTIONS = frozenset(
-        {"file", "task", "out", "resume", "config", "quiet", "settings", *cli._DATA_FLAGS}
+    NOT_OPTIONS = frozenset({"file", "task", "out", "resume", "config", "quiet", "settings", *cli._DATA_FLAGS})
+    BY_SET_ONLY = frozenset(
+        {
+            *("attention", "bands", "beam", "bonus", "calendar", "calibrate", "channels", "characters", "chords"),
+            *("class_weight", "codec", "context", "copy", "counts", "coverage", "crf", "deltas", "embedding_dropout"),
+            *("flat_start", "front", "gain", "gap", "horizon", "layout", "length_penalty", "linear", "lookback"),
+            *("loss", "mask_bands", "mask_steps", "metric", "min_count", "ngrams", "noise", "norm", "pairs"),
+            *("quantiles", "rate", "sampled", "segment", "shift", "smoothing", "speed", "spelling", "stride"),
+            *("target_length", "target_unit", "threads", "threshold", "tie", "tied", "transpose", "warp"),
+            *("weight_drop", "width", "word_dropout"),
+        }
     )
-    BY_SET_ONLY = frozenset({"threads", "min_count", "pairs", "word_dropout", "embedding_dropout"})
 
     def options(self) -> dict[str, set[str]]:
         return {
@@ -258,11 +266,27 @@ class TestAgreement:
             for option in options:
                 text = json.dumps(defaults[option])
                 task = cli._model(name, {}, {}, [f"{option}={text}"])
-                assert task.get_params() == defaults
+                assert json.loads(json.dumps(task.get_params())) == json.loads(json.dumps(defaults))
 
     def test_every_data_flag_is_read_by_some_task(self):
         read = {name for task in tasks.names() for name in inspect.signature(tasks.get(task).read).parameters}
         assert set(cli._DATA_FLAGS) <= read
+
+
+class TestTune:
+    def test_the_best_options_train(self, everloop_command, reviews_csv):
+        done = everloop_command(
+            "tune", "reviews.csv", "--minutes", 5, "--trials", 2, "--search", "lr", "--set", "epochs=1",
+            "--set", "hidden=3", "--set", "embedding=4", "--out", "tuned",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        assert "lr = " in done.out
+        assert "to train with them: everloop train --config tuned" in done.err
+        assert everloop_command("train", "--config", "tuned", "--out", "run").code == 0
+        assert load("run").hidden == 3
+
+    def test_resuming_needs_a_folder(self, everloop_command, reviews_csv):
+        assert "--resume needs --out" in everloop_command("tune", "reviews.csv", "--resume").err
 
 
 class TestEvaluate:
@@ -403,7 +427,7 @@ class TestShow:
         for words in ((), ("--help",), ("-h",)):
             done = everloop_command(*words)
             assert (done.code, done.err) == (0, "")
-            for verb in ("train", "evaluate", "predict", "generate", "show", "cells", "datasets", "demo"):
+            for verb in ("train", "tune", "evaluate", "predict", "generate", "show", "cells", "datasets", "demo"):
                 assert re.search(rf"^. {verb} ", done.out, re.MULTILINE)
 
     def test_help_of_train_names_every_flag(self, everloop_command, monkeypatch):

@@ -39,6 +39,12 @@ Input = Annotated[
     _option("--input", "Column of the input; several with commas between them. Guessed, and said, if not given.", DATA),
 ]
 Target = Annotated[str | None, _option("--target", "Column of the label, the text to be written, the values.", DATA)]
+Part = Annotated[
+    str | None, _option("--part", "Column that says train, valid or test, where the data are split already.", DATA)
+]
+Group = Annotated[
+    str | None, _option("--group", "Column whose equal values stay in one split: speaker, author ...", DATA)
+]
 Modality = Annotated[
     str | None, _option("--modality", "text, audio, image, frames, notes, vectors. Default: seen from the data.", DATA)
 ]
@@ -99,12 +105,8 @@ def train(
     ] = None,
     input: Input = None,
     target: Target = None,
-    part: Annotated[
-        str | None, _option("--part", "Column that says train, valid or test, where the data are split already.", DATA)
-    ] = None,
-    group: Annotated[
-        str | None, _option("--group", "Column whose equal values stay in one split: speaker, author ...", DATA)
-    ] = None,
+    part: Part = None,
+    group: Group = None,
     modality: Modality = None,
     time: Time = None,
     series: Series = None,
@@ -255,6 +257,67 @@ _TASK_FLAGS = {
     "weight_decay", "schedule", "warmup", "clip", "averaging", "patience", "seed", "device", "duplicates", "unit",
     "vocabulary", "length", "valid", "test", "split",
 }  # fmt: skip
+
+
+@app.command(
+    epilog="For example: [bold]everloop tune reviews.csv --minutes 10[/]; then [bold]everloop train --config "
+    "tuned/reviews-classifier-1[/]"
+)
+def tune(
+    file: Annotated[str, typer.Argument(help="As for `everloop train`.")],
+    task: Annotated[str | None, _option("--task", "Guessed from the data, and said, if not given.", RUN)] = None,
+    minutes: Annotated[float, _option("--minutes", "Of the search. Default 10.", RUN)] = 10.0,
+    trials: Annotated[int | None, _option("--trials", "At most so many more.", RUN)] = None,
+    search: Annotated[
+        str | None,
+        _option("--search", "Options to search, with commas. Default: rate, sizes, cell, dropout, batch ...", RUN),
+    ] = None,
+    out: Annotated[
+        Path | None, _option("--out", "Folder to write. Default: tuned/FILE-TASK-1, or the next free number.", RUN)
+    ] = None,
+    resume: Annotated[bool, _option("--resume", "Go on with the search in --out.", RUN)] = False,
+    config: Annotated[Path | None, _option("--config", "Begin from the options of RUN/config.toml.", RUN)] = None,
+    seed: Annotated[int | None, _option("--seed", "Of everything random. Default 0.", RUN)] = None,
+    quiet: Annotated[bool, _option("--quiet", "Only results and errors.", RUN)] = False,
+    settings: Annotated[
+        list[str] | None, _option("--set", "NAME=VALUE: an option of the task; it is not searched then.", RUN)
+    ] = None,
+    input: Input = None,
+    target: Target = None,
+    modality: Modality = None,
+    time: Time = None,
+    series: Series = None,
+    known: Known = None,
+    past: Past = None,
+    zone: Zone = None,
+    part: Part = None,
+    group: Group = None,
+    encoding: Encoding = None,
+) -> None:
+    """Search the options of a task within a time, by the validation split, and write the best for `train --config`."""
+    given = {name: value for name, value in locals().items() if value is not None}
+    if resume and out is None:
+        raise ValueError("--resume needs --out, the folder of the search to go on with")
+    import tomli_w
+
+    from everloop.tasks.run import free_folder
+    from everloop.tasks.tune import tune as search_options
+
+    before = _before(config, None, False)
+    how = before.get("data", {}) | {k: v for k, v in given.items() if k in _DATA_FLAGS}
+    how = {name: value for name, value in how.items() if name != "source"}
+    name = task or before.get("task") or _guess(file, how, quiet)
+    model = _model(name, before, given, settings or [])
+    fixed = [_setting(text)[0] for text in settings or []]
+    stem = Path(file).resolve().name.strip(".").partition(".")[0] or "data"
+    folder = out or free_folder(f"{stem}-{name}", Path("tuned"))
+    names = [word.strip() for word in (search or "").split(",") if word.strip()]
+    found = search_options(
+        model, file, out=folder, minutes=minutes, trials=trials, search=names, fixed=fixed, resume=resume,
+        quiet=quiet, **how,
+    )  # fmt: skip
+    print(tomli_w.dumps(found.options), end="")
+    _say(f"to train with them: everloop train --config {found.folder}", quiet)
 
 
 @app.command()

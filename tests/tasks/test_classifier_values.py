@@ -134,7 +134,7 @@ def test_other_modalities_have_no_stream(signals: Signals) -> None:
 class TestWithoutTorch:
     @pytest.mark.parametrize(
         "options",
-        [{}, {"window": 1}, {"bidirectional": True, "layers": 2}, {"pooling": "last", "cell": "gru"}],
+        [{}, {"context": 1}, {"bidirectional": True, "layers": 2}, {"pooling": "last", "cell": "gru"}],
         ids=str,
     )
     def test_probabilities_are_those_of_torch(self, trained: Any, signals: Signals, options: dict[str, Any]) -> None:
@@ -147,10 +147,10 @@ class TestWithoutTorch:
 
     @pytest.mark.parametrize("window", [1, 5])
     def test_a_stream_is_the_signal_so_far(self, trained: Any, signals: Signals, window: int) -> None:
-        task, x = load(trained(window=window)), signals[0][0]
+        task, x = load(trained(context=window)), signals[0][0]
         expected = task.predict_proba([x[: k + 1] for k in range(len(x))])
         assert_close(task.stream().push(x), expected, FLOAT32)
-        singly, cut = task.stream(), running.load(trained(window=window)).stream()
+        singly, cut = task.stream(), running.load(trained(context=window)).stream()
         assert_close(np.array([singly.push(step) for step in x]), expected, FLOAT32)
         assert_close(np.concatenate([cut.push(x[:3]), cut.push(x[3:])]), expected, FLOAT32)
         kept, fork = cut.snapshot(), cut.fork()

@@ -102,7 +102,7 @@ class Classifier(Task):
     subwords; auto looks at the data. length: pieces of a text that are read at most.
 
     For values: codec: options of the modality's codec, as {"missing": "mean"} of vectors. front, shift: of pictures,
-    see `everloop.tasks.fronts`. window: how many steps, the present one last, a linear front sees at once (-1: 5 for
+    see `everloop.tasks.fronts`. context: how many steps, the present one last, a linear front sees at once (-1: 5 for
     vectors, else 1). noise: standard deviation of what is added to values in training, which have a deviation of 1.
     layout, channels: of arrays, see `everloop.data.vectors.arranged`.
 
@@ -129,7 +129,7 @@ class Classifier(Task):
     codec: dict[str, Any] = field(default_factory=dict)
     front: FrontKind = "auto"
     shift: Share = 0.0
-    window: Natural = -1
+    context: Natural = -1
     noise: Annotated[float, Field(ge=0)] = 0.0
     layout: vectors.Layout = "auto"
     channels: Whole = 1
@@ -213,7 +213,7 @@ class Classifier(Task):
         if not self.is_text:
             self.codec_ = codecs.get(self.modality_).fit(inputs, **self.codec)
             self.unit_, self.width_ = "", self.embedding or 64
-            self.window_ = max(self.window, 1) if self.modality_ != "vectors" or self.window > 0 else 5
+            self.window_ = max(self.context, 1) if self.modality_ != "vectors" or self.context > 0 else 5
             return
         texts = as_texts(inputs)
         self.unit_ = self.choose_unit(texts, "classify", self.unit)

@@ -64,7 +64,7 @@ def _by_first_lines(path: Path, encoding: str | None) -> tuple[str, str] | None:
         return None  # reading it will say what is wrong
     if extension not in TABLES and any(line.strip() for line in lines) and form_of(lines) is not None:
         return "tagger", "its words have tags"
-    if extension in (".csv", ".tsv", ".tab") and _is_series(lines):
+    if extension in (".csv", ".tsv", ".tab") and lines and _is_series(lines):
         return "forecaster", "it has a column of times, and columns of numbers"
     return None
 
@@ -90,7 +90,9 @@ def _is_number(cell: str) -> bool:
 
 
 def _are_texts(targets: Sequence[Any]) -> bool:
-    """Whether targets are texts to be written, and no labels: most come once, or many and of several words."""
+    """Whether targets are texts to be written, no labels or numbers: most come once, or many and of several words."""
+    if all(_is_number(str(target)) for target in islice(targets, 1_000)):
+        return False
     different = len({str(target) for target in islice(targets, 10_000)})
     seen = min(len(targets), 10_000)
     spaced = sum(" " in str(target).strip() for target in islice(targets, 1_000)) / min(seen, 1_000)
