@@ -195,7 +195,7 @@ VALUES = {
     "--pooling median": "pooling: 'median' came; expected 'max+mean', 'max', 'mean' or 'last'",
     "--duplicates maybe": "duplicates: 'maybe' came; expected 'drop' or 'keep'",
     "--cell lsmt": "no cell is named 'lsmt'; did you mean lstm, slstm, t_lstm?",
-    "--task clasifier": "no task is named 'clasifier'; did you mean classifier? there are classifier, forecaster, generator",
+    "--task clasifier": "no task is named 'clasifier'; did you mean classifier? there are classifier, forecaster",
     "--device gpu": "device: 'gpu' came; it cannot be used here: ",
     "--window 9": "--window is not an option of a classifier; it has cell, hidden",
     "--task generator --pooling max": "--pooling is not an option of a generator; it has cell, hidden",
