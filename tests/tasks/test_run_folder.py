@@ -40,7 +40,7 @@ class TestWhatItHolds:
     def test_every_option_is_in_the_configuration_resolved(self, kind, classifier_run, generator_run):
         folder = classifier_run if kind is Classifier else generator_run
         config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-        assert list(config["options"]) == list(kind().get_params())
+        assert sorted(config["options"]) == sorted(kind().get_params())
         assert config["everloop"] == everloop.__version__
         assert config["options"]["unit"] == ("words" if kind is Classifier else "chars")
         assert config["options"]["epochs"] == (2 if kind is Classifier else 1)
@@ -182,7 +182,7 @@ DAMAGES = {
         "model.safetensors cannot be read as safetensors: ",
     ),
     "codec": (put("codec.json", lambda text: text.replace('"good"', '"goof"')), f"codec.json {DAMAGED}"),
-    "codec, and no sums": (unnoted(put("codec.json", lambda text: text[:-9])), "this is no text codec of Everloop"),
+    "codec, and no sums": (unnoted(put("codec.json", lambda text: text[:-9])), "this is no codec of Everloop"),
     "codec not text, and no sums": (
         unnoted(lambda folder: (folder / "codec.json").write_bytes(b"\xff\xfe\xfa")),
         "codec.json is damaged: it is not text",
@@ -239,7 +239,7 @@ DAMAGES = {
     "no classes": (put_json(fitted={"pairs": 0}), "run.json: the entry 'fitted' is damaged (KeyError('classes'))"),
     "too many classes": (
         put_json(fitted={"classes": ["a", "b", "c"], "pairs": 0}),
-        "model.safetensors does not fit config.toml: size mismatch for linear.weight",
+        "model.safetensors does not fit config.toml: ",
     ),
     "not trained": (put_json(fitted=None), "run.json has no entry 'fitted': the run was stopped before training"),
     "sums damaged": (put_json(files=[1]), "run.json: the entry 'files' is damaged; copy the run folder again"),

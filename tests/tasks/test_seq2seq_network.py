@@ -142,7 +142,7 @@ def test_copying_by_its_formula(tie):
 
 @pytest.mark.parametrize("copy", [False, True])
 def test_the_loss_is_that_of_the_probabilities(copy):
-    network = make(copy=copy)
+    network = make(copy=copy).train()
     target = torch.tensor([[3, 8, END, 0], [5, END, 0, 0], [4, 3, 6, END]])
     if not copy:
         target[0, 1] = UNKNOWN
@@ -155,7 +155,9 @@ def test_the_loss_is_that_of_the_probabilities(copy):
     smoothed, hits = network.loss(decoded, memory, target, 0.2)
     scores = network.decoder.scores(decoded.features)[target != 0]
     torch.testing.assert_close(smoothed, 0.8 * losses - 0.2 * scores.mean(-1))
-    assert hits.tolist() == (scores.argmax(-1) == target[target != 0]).tolist()
+    assert hits.tolist() == (scores.argmax(-1) == target[target != 0]).tolist(), "in training: of the vocabulary"
+    _, hits = network.eval().loss(decoded, memory, target, 0.0)
+    assert hits.tolist() == (probabilities.argmax(-1) == target)[target != 0].tolist()
 
 
 def test_looking_twice_costs():

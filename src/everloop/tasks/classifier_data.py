@@ -54,6 +54,8 @@ def labels_in(data: Any, targets: Sequence[Any] | None) -> list[Any]:
     """The labels as they came with lists."""
     if targets is not None:
         return list(targets)
+    if isinstance(data, Examples):
+        return list(data.targets or ())
     if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str):
         return list(data[1])
     return [pair[1] for pair in data if isinstance(pair, list | tuple) and len(pair) == 2]

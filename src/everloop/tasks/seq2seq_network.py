@@ -81,7 +81,7 @@ class EncoderDecoder(nn.Module):
 
     def loss(self, decoded: Decoded, memory: Memory, target: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         """Nats per piece [N] of the N pieces of target [B, T] that are not padding (0), and which of them are the
-        likeliest ones of the vocabulary. smoothing: this share of the loss is the mean over the whole vocabulary
+        likeliest ones (in training, where nobody asks: those of the vocabulary alone). smoothing: this share of the loss is the mean over the whole vocabulary
         (Szegedy et al. 2016)."""
         there = target != 0
         scores = self.decoder.scores(decoded.features[there])
@@ -93,10 +93,13 @@ class EncoderDecoder(nn.Module):
             copied = (decoded.weights * (memory.copied[:, None] == target[:, :, None])).sum(-1)[there]
             drawn = (true + written.log()).masked_fill(~known, -torch.inf)
             true = torch.logaddexp(drawn, ((1 - written) * copied).clamp_min(LEAST).log())
+        likeliest = scores
+        if decoded.written is not None and not self.training:
+            likeliest = self.log_probabilities(decoded, memory)[there]
         losses = -(1 - smoothing) * true
         if smoothing:
             losses = losses - smoothing * scores.mean(-1)
-        return losses, scores.argmax(-1) == wanted
+        return losses, likeliest.argmax(-1) == wanted
 
     def looked_again(self, decoded: Decoded, target: Tensor) -> Tensor:
         """How much each step of a source was looked at that had been looked at before, per piece (See et al. 2017)."""
