@@ -60,8 +60,9 @@ class TorchRecurrent(nn.Module):
                         getattr(self.layers, f"{name}_{end}").copy_(0 if value is None else value)
 
     def forward(self, x: Tensor, state: Any = None, lengths: Any = None) -> tuple[Tensor, Any]:
-        if isinstance(state, tuple) and not isinstance(self.layers, nn.LSTM):
-            (state,) = state
+        if state is not None and not isinstance(self.layers, nn.LSTM):
+            state = state if isinstance(state, Tensor) else state[0]
+            state = state if state.dim() == 3 else state[None]
         if lengths is None:
             y, state = self.layers(x, None if state is None else state)
         else:
@@ -81,7 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = []
-    print(f"{'application':24}{'torch.nn':>12}{'Everloop':>12}{'ratio':>8}   sequences a second")
+    print(f"{'application':24}{'torch.nn':>12}{'Everloop':>12}{'ratio':>8}   predictions a second")
     for application in APPLICATIONS:
         if options.names and not application.name.startswith(tuple(options.names)):
             continue
@@ -120,10 +121,11 @@ def contest(application: Application, options: argparse.Namespace) -> dict[str, 
     )
     each = {name: figure.median / len(batches) for name, figure in figures.items()}
     ratio = each["torch.nn"] / each["Everloop"]
-    pace = model.batch / each["Everloop"]
+    counts = [model.problem().loss(ours, batch, None)[1] for batch in batches]
+    pace = sum(counts) / len(counts) / each["Everloop"]
     shown = "".join(f"{1e3 * each[name]:9.1f} ms" for name in ("torch.nn", "Everloop"))
     print(f"{application.name:24}{shown}{ratio:8.2f}   {pace:,.0f}", flush=True)
-    return {"name": application.name, "seconds": each, "ratio": ratio, "sequences_per_second": pace}
+    return {"name": application.name, "seconds": each, "ratio": ratio, "predictions_per_second": pace}
 
 
 def prepared(application: Application, source: Any, how: dict[str, Any]) -> Any:

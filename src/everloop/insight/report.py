@@ -28,13 +28,14 @@ class Report:
     samples: list[str]  # generated texts
     facts: list[tuple[str, str]]
     config_toml: str
+    loss_unit: str = "nats"
     more: list[tuple[str, str]] = field(default_factory=list)  # a heading, and HTML of `everloop.insight.parts`
 
 
 def render(report: Report) -> str:
     """The page as one string of HTML: no script, nothing loaded from elsewhere, every text escaped."""
     sections = [
-        _section("Result on the test split", _results(report.results)),
+        _section("Result on the test split", _results(report.results, report.loss_unit)),
         _section("Learning", _learning(report)),
         _section("What is taken for what", _confusion(report.confusion)),
         _section("Examples", _examples(report.examples)),
@@ -64,7 +65,7 @@ def _section(heading: str, body: str) -> str:
 
 _PLACES = {"loss": 3, "perplexity": 2, "seconds": 1, "epoch": 0}
 _WORDS = {"train": "training", "valid": "validation", "lr": "learning rate", "f1": "F1"}
-_UNITS = {"train_loss": "nats", "valid_loss": "nats", "loss": "nats", "clipped": "updates"}
+_UNITS = {"clipped": "updates"}
 _MEANINGS = {
     "accuracy": "the share of examples labelled right",
     "macro_f1": "precision and recall in one number, every class counting the same however rare it is",
@@ -78,8 +79,9 @@ def _words(name: str) -> str:
     return escape(" ".join(_WORDS.get(word, word) for word in name.split("_")))
 
 
-def _title(name: str) -> str:
-    return _words(name) + (f" ({_UNITS[name]})" if name in _UNITS else "")
+def _title(name: str, loss_unit: str) -> str:
+    unit = loss_unit if kind(name) == "loss" else _UNITS.get(name, "")
+    return _words(name) + (f" ({escape(unit)})" if unit else "")
 
 
 def _value(name: str, value: float | None) -> str:
@@ -101,12 +103,12 @@ def _columns(rows: Iterable[dict[str, float]]) -> list[str]:
 # Results.
 
 
-def _results(results: list[tuple[str, dict[str, float]]]) -> str:
+def _results(results: list[tuple[str, dict[str, float]]], loss_unit: str) -> str:
     if not results:
         return ""
     metrics = _columns(row for _, row in results)
     best = {name: _best(name, [row.get(name) for _, row in results]) for name in metrics}
-    head = "".join(f'<th scope="col" class="number">{_title(name)}</th>' for name in metrics)
+    head = "".join(f'<th scope="col" class="number">{_title(name, loss_unit)}</th>' for name in metrics)
     body = "\n".join(
         f'<tr><th scope="row" dir="auto">{escape(model)}</th>'
         + "".join(_result(name, row.get(name), best[name]) for name in metrics)
@@ -165,7 +167,7 @@ def _epochs(report: Report) -> str:
     if not report.history:
         return ""
     names = _columns(report.history)
-    head = "".join(f'<th scope="col" class="number">{_title(name)}</th>' for name in names)
+    head = "".join(f'<th scope="col" class="number">{_title(name, report.loss_unit)}</th>' for name in names)
     rows = "\n".join(
         f"<tr{_best_mark(row, report.best_epoch)}>"
         + "".join(f'<td class="number">{_value(name, row.get(name))}</td>' for name in names)
@@ -220,7 +222,7 @@ def _curves(report: Report) -> str:
     up = _Scale(ticks[0], ticks[-1], _BOTTOM, _TOP)
     best = next(((epoch, loss) for epoch, loss in valid if epoch == report.best_epoch), None)
     parts = [
-        _frame(across, up, ticks),
+        _frame(across, up, ticks, _title("loss", report.loss_unit)),
         *(f'<path class="baseline" d="M{_LEFT} {up(value)}H{_RIGHT}"/>' for value in baseline),
         _curve("train", train, across, up),
         _curve("valid", valid, across, up),
@@ -234,7 +236,7 @@ def _curves(report: Report) -> str:
     )
 
 
-def _frame(across: _Scale, up: _Scale, ticks: list[float]) -> str:
+def _frame(across: _Scale, up: _Scale, ticks: list[float], what: str) -> str:
     lines = [
         f'<path class="grid" d="M{_LEFT} {up(tick)}H{_RIGHT}"/>'
         f'<text x="{_LEFT - 8}" y="{up(tick)}" dy="0.35em" text-anchor="end">{_tick(tick, ticks)}</text>'
@@ -246,7 +248,7 @@ def _frame(across: _Scale, up: _Scale, ticks: list[float]) -> str:
         f'<text x="{across(tick)}" y="{_BOTTOM + 12}" dy="0.9em" text-anchor="middle">{_tick(tick, whole)}</text>'
         for tick in whole
     ]
-    lines.append('<text x="0" y="4" dy="0.75em">loss (nats)</text>')
+    lines.append(f'<text x="0" y="4" dy="0.75em">{what}</text>')
     lines.append(f'<text x="0" y="{_BOTTOM + 12}" dy="0.9em">epoch</text>')
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ from everloop.data.series import Series
 from everloop.tasks.baselines.forecaster import Rival
 from everloop.tasks.forecasting import Judge, Windows
 
-_WIDTH, _HEIGHT = 640, 220
+_WIDTH, _HEIGHT = 640, 236
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 626, 14, 190
 _COLOURS = {"truth": "currentColor", "forecast": "#2563eb", "baseline": "#d97706"}
 _MORE = ("#2563eb", "#d97706", "#16a34a", "#9333ea", "#dc2626")
@@ -108,7 +108,7 @@ def _window(one: Shown) -> str:
     lines = []
     if one.band:
         lower, upper = (_points(values, lookback, last, low, high) for values in one.band)
-        lines.append(f'<path d="M{"L".join(lower)}L{"L".join(reversed(upper))}Z" fill="#2563eb33" stroke="none"/>')
+        lines.append(f'<path d="M{"L".join(lower)}L{"L".join(reversed(upper))}Z" style="fill:#2563eb33"/>')
     lines.append(_path(one.past, 0, last, low, high, _COLOURS["truth"]))
     for values, key in zip(joined, ("truth", "baseline", "forecast"), strict=True):
         lines.append(_path(values, lookback - 1, last, low, high, _COLOURS[key]))
@@ -117,12 +117,15 @@ def _window(one: Shown) -> str:
 
 def _figure(what: str, lines: list[str], span: tuple[float, float], labels: Sequence[str], middle: float) -> str:
     places = (_LEFT, _LEFT + middle * (_RIGHT - _LEFT), _RIGHT)
-    anchors = ("start", "middle", "end")
+    # Where the forecast begins stands a line lower: it is often near the end.
+    marks = (("start", 18), ("end" if middle > 0.5 else "start", 34), ("end", 18))
     texts = [
-        f'<text x="{x:.0f}" y="{_BOTTOM + 18}" text-anchor="{anchor}">{escape(label)}</text>'
-        for x, label, anchor in zip(places, labels, anchors, strict=True)
+        f'<text x="{x:.0f}" y="{_BOTTOM + down}" text-anchor="{anchor}">{escape(label)}</text>'
+        for x, label, (anchor, down) in zip(places, labels, marks, strict=True)
         if label
     ]
+    if labels[1]:
+        texts.append(f'<path class="mark" d="M{places[1]:.0f} {_TOP}V{_BOTTOM + 36}"/>')
     for value, y in ((span[1], _TOP), (span[0], _BOTTOM)):
         texts.append(f'<text x="{_LEFT - 8}" y="{y}" dy="0.35em" text-anchor="end">{value:.4g}</text>')
         texts.append(f'<path class="grid" d="M{_LEFT} {y}H{_RIGHT}"/>')

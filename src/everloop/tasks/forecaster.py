@@ -84,6 +84,7 @@ class Forecaster(Task):
     monitor: ClassVar[str] = "loss"
     judged_by: ClassVar[str] = "mase"
     needs_target: ClassVar[bool] = False
+    loss_unit: ClassVar[str] = ""  # of squares, or distances, and of quantiles together
 
     def check_params(self) -> None:
         super().check_params()

@@ -81,8 +81,8 @@ class EncoderDecoder(nn.Module):
 
     def loss(self, decoded: Decoded, memory: Memory, target: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         """Nats per piece [N] of the N pieces of target [B, T] that are not padding (0), and which of them are the
-        likeliest ones (in training, where nobody asks: those of the vocabulary alone). smoothing: this share of the loss is the mean over the whole vocabulary
-        (Szegedy et al. 2016)."""
+        likeliest ones (in training, where nobody asks: those of the vocabulary alone). smoothing: this share of the
+        loss is the mean over the whole vocabulary (Szegedy et al. 2016)."""
         there = target != 0
         scores = self.decoder.scores(decoded.features[there])
         wanted = target[there]

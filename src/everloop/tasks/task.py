@@ -80,6 +80,7 @@ class Task(ABC):
     name: ClassVar[str]
     monitor: ClassVar[str]
     needs_target: ClassVar[bool]
+    loss_unit: ClassVar[str] = "nats"
     judged_by: ClassVar[str]
 
     # What a task defines
@@ -399,6 +400,7 @@ class Task(ABC):
                 ("trained", f"{outcome.seconds:.0f} s on {self.device_}, {outcome.status}"),
             ],
             config_toml=tomli_w.dumps(self.config()),
+            loss_unit=self.loss_unit,
         )
 
     # What came out
