@@ -144,36 +144,11 @@ class Classifier(Task):
 
     # Data
 
-    def read(
-        self,
-        data: Any,
-        targets: Sequence[Any] | None = None,
-        *,
-        input: str | None = None,
-        target: str | None = None,
-        part: str | None = None,
-        group: str | None = None,
-        modality: str = "auto",
-        encoding: str | None = None,
-        bad_rows: Literal["stop", "skip"] = "stop",
-        want_target: Literal["yes", "no", "if there"] | None = None,
-    ) -> Examples:
-        """As for every task; labels of lists that are numbers stay what they are."""
-        examples = super().read(
-            data,
-            targets,
-            input=input,
-            target=target,
-            part=part,
-            group=group,
-            modality=modality,
-            encoding=encoding,
-            bad_rows=bad_rows,
-            want_target=want_target,
-        )
+    def as_given(self, examples: Examples, data: Any) -> Examples:
+        """Labels of lists that are numbers stay what they are."""
         self._cube = is_cube(data[0] if isinstance(data, tuple) and len(data) == 2 else data)
         if examples.kind == "lists" and examples.targets is not None:
-            names = names_of_numbers(labels_in(data, targets))
+            names = names_of_numbers(labels_in(data))
             examples = replace(examples, targets=[names.get(label, label) for label in examples.targets])
         return examples
 

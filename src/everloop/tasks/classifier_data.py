@@ -50,10 +50,8 @@ def rarest(classes: Sequence[Any], targets: Sequence[Any]) -> int:
     return max(k for k, name in enumerate(classes) if counts[name] == fewest)
 
 
-def labels_in(data: Any, targets: Sequence[Any] | None) -> list[Any]:
+def labels_in(data: Any) -> list[Any]:
     """The labels as they came with lists."""
-    if targets is not None:
-        return list(targets)
     if isinstance(data, Examples):
         return list(data.targets or ())
     if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str):

@@ -153,7 +153,7 @@ class Task(ABC):
         targets: beside a list of inputs. want_target: None asks for what training needs.
         """
         if is_dataset(data):
-            return get_dataset(data).read()
+            return self.as_given(get_dataset(data).read(), data)
         if targets is not None:
             if isinstance(data, str | Path | dict) or hasattr(data, "columns"):
                 raise TypeError(
@@ -161,7 +161,7 @@ class Task(ABC):
                     "To take both from a file or table, leave targets out; target= names the column"
                 )
             data = (data if hasattr(data, "ndim") else list(data), list(targets))
-        return read_examples(
+        examples = read_examples(
             data,
             input=input,
             target=target,
@@ -172,6 +172,11 @@ class Task(ABC):
             bad_rows=bad_rows,
             want_target=want_target or ("yes" if self.needs_target else "no"),
         )
+        return self.as_given(examples, data)
+
+    def as_given(self, examples: Examples, data: Any) -> Examples:
+        """The examples that were read from the data, with what a task takes from these besides."""
+        return examples
 
     def make_split(self, examples: Examples, targets: Sequence[Any] | None = None) -> Split:
         """The rows for training, validation and test, as the options say. targets: labels to stratify by."""
