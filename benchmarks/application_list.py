@@ -73,7 +73,7 @@ def babi(task: int) -> Source:
     """Stories, questions and answers of one task."""
 
     def source(folder: Path, seed: int) -> tuple[Any, Any]:
-        from everloop.data.babi import babi as read
+        from everloop.data.sets.babi import babi as read
 
         path = folder / "babi" / "babi_en.tar.xz"
         if not path.exists():
@@ -87,7 +87,7 @@ def digit_strings(unknown: str | None) -> Source:
     """Digits spoken in a row, written into a folder that is gone when the process ends."""
 
     def source(folder: Path, seed: int) -> tuple[Any, Any]:
-        from everloop.data.spoken_digits import write_digit_strings
+        from everloop.data.sets.spoken_digits import write_digit_strings
 
         recordings = folder / "fsdd" / "recordings"
         if not recordings.is_dir():
@@ -104,7 +104,7 @@ def moving(target: Literal["caption", "digit", "path"]) -> Source:
     """Clips of digits of MNIST on paths; those of the test were in no clip of training."""
 
     def source(folder: Path, seed: int) -> tuple[Any, Any]:
-        from everloop.data.moving_digits import Digits, moving_digits
+        from everloop.data.sets.moving_digits import Digits, moving_digits
 
         read = read_examples(str(fetched("mnist")))
         assert read.parts is not None

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 import everloop
 from everloop import Recurrent, cells
-from everloop.data import synthetic
+from everloop.data.sets import synthetic
 
 HIDDEN = 32
 BATCH = 32

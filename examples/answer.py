@@ -7,7 +7,7 @@ python examples/answer.py FILE [TASK [EPOCHS]]: an archive of bAbI, such as babi
 import sys
 from itertools import permutations, product
 
-from everloop.data.babi import babi
+from everloop.data.sets.babi import babi
 from everloop.tasks.seq2seq import Seq2Seq
 
 places = ("kitchen", "garden", "office", "hall")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from everloop.data.audio import Waveform, save
-from everloop.data.spoken_digits import write_digit_strings
+from everloop.data.sets.spoken_digits import write_digit_strings
 from everloop.tasks.recognizer import Recognizer
 
 FULL = {"train": 1500, "valid": 100, "test": 300}

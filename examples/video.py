@@ -13,7 +13,7 @@ import numpy as np
 
 from everloop import Classifier
 from everloop.data import read_examples
-from everloop.data.moving_digits import Digits, moving_digits
+from everloop.data.sets.moving_digits import Digits, moving_digits
 from everloop.tasks.seq2seq import Seq2Seq
 
 

@@ -475,7 +475,7 @@ class TestInterrupting:
     def test_twice(self, tmp_path, reviews_csv):
         """The second Ctrl-C does not wait for the update: here one takes longer than the test may."""
         (tmp_path / "slow.py").write_text(
-            "import sys, time\nfrom everloop import cli\nfrom everloop.tasks.classifier import _Problem\n"
+            "import sys, time\nfrom everloop import cli\nfrom everloop.tasks.classifier.task import _Problem\n"
             "loss = _Problem.loss\n"
             "def slow(*a):\n    print('update', file=sys.stderr, flush=True)\n    time.sleep(600)\n"
             "_Problem.loss = slow\ncli.main()\n"

@@ -219,7 +219,7 @@ def flag(name: str, value: Any) -> list[str]:
 
 
 def stop_at_update(patch: pytest.MonkeyPatch, k: int) -> None:
-    from everloop.tasks.classifier import _Problem
+    from everloop.tasks.classifier.task import _Problem
 
     plain, updates = _Problem.loss, iter(range(1, 1_000))
 

@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from everloop.data.babi import babi
+from everloop.data.sets.babi import babi
 
 TRAIN = """1 Mary went to the kitchen.
 2 John moved to the hall.

@@ -13,9 +13,10 @@ from importlib.metadata import EntryPoint, EntryPoints
 import numpy as np
 import pytest
 
-from everloop.data import _registry, datasets
-from everloop.data.fetch import Archives, Url
+from everloop.data import datasets
 from everloop.data.files import read_examples
+from everloop.data.sets import registry
+from everloop.data.sets.fetch import Archives, Url
 
 TINY = datasets.Dataset(
     name="tiny",
@@ -137,7 +138,7 @@ def test_imdb_from_the_archive_to_examples(monkeypatch, tmp_path):
     url = Url((tmp_path / "imdb.tar.gz").as_uri(), hashlib.sha256(content).hexdigest(), len(content))
     real = datasets.get("imdb")
     assert isinstance(real.recipe, Archives)
-    monkeypatch.setitem(_registry.REGISTRY, "imdb", replace(real, recipe=replace(real.recipe, origins=(url,))))
+    monkeypatch.setitem(registry.REGISTRY, "imdb", replace(real, recipe=replace(real.recipe, origins=(url,))))
 
     said: list[str] = []
     datasets.get("imdb").get(say=said.append)
@@ -217,7 +218,7 @@ def test_other_packages_add_datasets(added):
     added(tiny=f"{__name__}:TINY")
     assert datasets.get("tiny") is TINY
     names = [dataset.name for dataset in datasets.datasets()]
-    assert names == sorted({*_registry.REGISTRY, "tiny"})
+    assert names == sorted({*registry.REGISTRY, "tiny"})
     assert datasets.get("tiny").installed
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from everloop.data.emoji import emoji_pictures, kind_of
+from everloop.data.sets.emoji import emoji_pictures, kind_of
 
 ENTRIES = [
     ("1F9D9", "MAGE", "person-fantasy", ["1F3FB", "1F3FF"]),

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from everloop.data import fetch
-from everloop.data.debian import summaries
-from everloop.data.fetch import Archives, DebianPackage, NpmPackage, PythonPackage, Url
-from everloop.data.unpack import unpack
+from everloop.data.sets import fetch
+from everloop.data.sets.debian import summaries
+from everloop.data.sets.fetch import Archives, DebianPackage, NpmPackage, PythonPackage, Url
+from everloop.data.sets.unpack import unpack
 
 
 def archive_of(files: dict[str, bytes]) -> bytes:

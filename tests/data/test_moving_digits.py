@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from everloop.data.examples import Examples
-from everloop.data.moving_digits import (
+from everloop.data.sets.moving_digits import (
     DIGITS,
     DIRECTIONS,
     FRAMES,

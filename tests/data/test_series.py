@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from everloop.data import codecs
-from everloop.data._stamps import Frequency, calendar, infer_frequency, spell, to_local
+from everloop.data.reading.stamps import Frequency, calendar, infer_frequency, spell, to_local
 from everloop.data.series import Form, Series, SeriesCodec, read_series
 from everloop.testing import SAME, assert_close
 

@@ -241,8 +241,8 @@ class TestLargeFiles:
         assert set(large.targets or ()) == {"0", "1", "2"}
 
     def test_one_text(self, monkeypatch, tmp_path):
-        monkeypatch.setattr("everloop.data._large._PIECE", 100)
-        monkeypatch.setattr("everloop.data._text_files._BLOCK", 333)
+        monkeypatch.setattr("everloop.data.reading.large._PIECE", 100)
+        monkeypatch.setattr("everloop.data.reading.text_files._BLOCK", 333)
         text = "\r\n".join(texts_of(200)) + "x" * 1_000 + "\r"
         (tmp_path / "a.txt").write_text(text, encoding="utf-8", newline="")
         [small] = read_examples(tmp_path / "a.txt").inputs

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everloop.data.synthetic import ADDING_TRIVIAL, adding, copy_memory, copy_memory_trivial
+from everloop.data.sets.synthetic import ADDING_TRIVIAL, adding, copy_memory, copy_memory_trivial
 from everloop.testing import FLOAT32, assert_close
 
 SEEDS = st.integers(0, 99)

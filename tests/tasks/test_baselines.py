@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from everloop.tasks.baselines import Baseline, classifier_baselines, ngram_baseline
-from everloop.tasks.baselines.generator import _best_order, _discounts, _probabilities_by_order
+from everloop.tasks.baseline import Baseline
+from everloop.tasks.classifier.baselines import classifier_baselines
+from everloop.tasks.generator.baselines import _best_order, _discounts, _probabilities_by_order, ngram_baseline
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -198,7 +199,7 @@ def test_an_order_beyond_the_training_tokens_is_no_error():
 
 
 def test_training_tokens_are_bounded_and_the_name_says_so(monkeypatch):
-    monkeypatch.setattr("everloop.tasks.baselines.generator.MOST_TOKENS", 40)
+    monkeypatch.setattr("everloop.tasks.generator.baselines.MOST_TOKENS", 40)
     old, new = np.zeros(60, dtype=np.int64), np.ones(40, dtype=np.int64)
     baseline = ngram_baseline(np.concatenate([old, new]), new[:5], vocabulary=2, order=1)
     assert baseline.name == "1-gram, Kneser-Ney, on the last 40 of 100 training tokens"

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from everloop.tasks.calibration import best_mixture, best_temperature, best_threshold, calibration_error, reliability
+from everloop.tasks.classifier.calibration import (
+    best_mixture,
+    best_temperature,
+    best_threshold,
+    calibration_error,
+    reliability,
+)
 from everloop.tasks.running._learned import softmax
 from everloop.testing import SAME, assert_close
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 import everloop
 from everloop import Classifier, cell, load, relu, tanh
 from everloop.cells.elman import elman
-from everloop.tasks.classifier_network import frequent_ngrams, frequent_pairs
+from everloop.tasks.classifier.network import frequent_ngrams, frequent_pairs
 
 
 @cell(states="h", gates="a b")

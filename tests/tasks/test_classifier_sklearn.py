@@ -16,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from everloop import Classifier, load
 from everloop.tasks import running
-from everloop.tasks.calibration import best_temperature
+from everloop.tasks.classifier.calibration import best_temperature
 from everloop.tasks.running._learned import softmax
 from everloop.testing import FLOAT32, assert_close
 

@@ -12,7 +12,7 @@ import pytest
 from everloop import Classifier, load
 from everloop.data import vectors
 from everloop.tasks import running
-from everloop.tasks.baselines.signals import resampled, signal_baselines, warped_distances
+from everloop.tasks.classifier.signal_baselines import resampled, signal_baselines, warped_distances
 from everloop.testing import FLOAT32, SAME, assert_close
 
 Signals = tuple[list[np.ndarray], list[int]]

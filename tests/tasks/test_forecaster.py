@@ -10,12 +10,12 @@ import pytest
 import sklearn.base
 from sklearn.linear_model import Ridge
 
-from everloop.data._stamps import Frequency
+from everloop.data.reading.stamps import Frequency
 from everloop.data.series import SeriesCodec, read_series
 from everloop.tasks import load
-from everloop.tasks.baselines.forecaster import PENALTIES, forecaster_baselines
 from everloop.tasks.forecaster import Forecaster
-from everloop.tasks.forecasting import Judge, Windows, borders, find_period, seasonal_error, spread_out
+from everloop.tasks.forecaster.baselines import PENALTIES, forecaster_baselines
+from everloop.tasks.forecaster.windows import Judge, Windows, borders, find_period, seasonal_error, spread_out
 from everloop.testing import SAME, assert_close
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from everloop import Generator, load
 from everloop.tasks import running
-from everloop.tasks.generator_text import Rivals
+from everloop.tasks.generator.text import Rivals
 from everloop.tasks.running.generator import draw
 from everloop.testing import FLOAT32, assert_close
 
@@ -119,7 +119,7 @@ class TestCarriedState:
     def test_a_state_carried_in_measuring_too(self, small_generator, letters, monkeypatch, limits):
         task = small_generator(epochs=1).fit([letters], quiet=True)
         whole = task.evaluate(letters)["loss"]
-        monkeypatch.setattr("everloop.tasks.generator_text.CHUNK", 7)
+        monkeypatch.setattr("everloop.tasks.generator.text.CHUNK", 7)
         assert abs(task.evaluate(letters)["loss"] - whole) < limits.single
 
 

@@ -14,9 +14,10 @@ from everloop import Generator, load
 from everloop.data import notes
 from everloop.data.files import read_examples
 from everloop.data.notes import KEYS, Notes
-from everloop.tasks import generator_notes, running
-from everloop.tasks.baselines.generator_notes import notes_baselines
-from everloop.tasks.generator_notes import Chord
+from everloop.tasks import running
+from everloop.tasks.generator import notes as generator_notes
+from everloop.tasks.generator.notes import Chord
+from everloop.tasks.generator.notes_baselines import notes_baselines
 from everloop.testing import FLOAT32, SAME, assert_close
 
 ROUND = Notes.of("C3 G3 E4 | C3 A3 F4 | - | G2 G3 D4 B4 | " * 4 + "C3", tempo=80, per_beat=1)

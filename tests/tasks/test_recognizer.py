@@ -13,14 +13,14 @@ import torch
 from torch.nn import functional as F
 
 from everloop.data.audio import Waveform, save
-from everloop.data.spoken_digits import write_digit_strings
+from everloop.data.sets.spoken_digits import write_digit_strings
 from everloop.nn import Recurrent
-from everloop.tasks.baselines.recognizer import recognizer_baselines
 from everloop.tasks.edits import Edits, character_error_rate, edits, word_error_rate
-from everloop.tasks.markov import Markov, cepstra
-from everloop.tasks.recognizer import Recognizer, spoken
+from everloop.tasks.recognizer.baselines import recognizer_baselines
+from everloop.tasks.recognizer.markov import Markov, cepstra
+from everloop.tasks.recognizer.task import Recognizer, spoken
+from everloop.tasks.recognizer.training import BLANK, SpeechNetwork
 from everloop.tasks.run import Run
-from everloop.tasks.speech_training import BLANK, SpeechNetwork
 from everloop.testing import FLOAT32, SAME, assert_close
 
 pytest.importorskip("soxr", reason="soxr is an extra")

@@ -10,10 +10,10 @@ import pytest
 
 from everloop import load
 from everloop.data.text import TextCodec
-from everloop.tasks.baselines.seq2seq import seq2seq_baselines
 from everloop.tasks.seq2seq import Seq2Seq
-from everloop.tasks.seq2seq_metrics import fitting_metric, signatures, text_scores
-from everloop.tasks.seq2seq_pairs import PairCodec, fit_text, linked
+from everloop.tasks.seq2seq.baselines import seq2seq_baselines
+from everloop.tasks.seq2seq.metrics import fitting_metric, signatures, text_scores
+from everloop.tasks.seq2seq.pairs import PairCodec, fit_text, linked
 
 SMALL: dict[str, Any] = {"hidden": 16, "embedding": 8, "batch": 16, "epochs": 1, "min_count": 1, "beam": 2}
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from everloop.nn import Recurrent
-from everloop.tasks.seq2seq_network import Attention, Decoder, Encoder, EncoderDecoder, Memory, Pieces, Source
-from everloop.tasks.seq2seq_search import Search, search
+from everloop.tasks.seq2seq.network import Attention, Decoder, Encoder, EncoderDecoder, Memory, Pieces, Source
+from everloop.tasks.seq2seq.search import Search, search
 from everloop.testing import SAME
 
 PIECES, HIDDEN, END, UNKNOWN = 7, 6, 2, 1

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from everloop.tasks.baselines.tagger import tagger_baselines
-from everloop.tasks.tag_metrics import macro_f1, marks_spans, span_f1, spans, tag_metrics
+from everloop.tasks.tagger.baselines import tagger_baselines
+from everloop.tasks.tagger.metrics import macro_f1, marks_spans, span_f1, spans, tag_metrics
 from everloop.testing import assert_close
 
 

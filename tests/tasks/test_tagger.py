@@ -16,7 +16,7 @@ from everloop import load
 from everloop.data import codecs
 from everloop.data.words import CHARACTERS, PIECES, WordsCodec
 from everloop.tasks.tagger import Tagger
-from everloop.tasks.tagger_network import drop
+from everloop.tasks.tagger.network import drop
 from everloop.testing import FLOAT32, assert_close
 
 NOUNS, VERBS = ["walk", "run", "talk", "look"], ["sings", "eats", "reads", "writes"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from everloop.data._say import count, did_you_mean, names_of
-from everloop.data._stamps import Frequency, infer_frequency, read_stamps, spell, stamp_of, to_local, to_utc
-from everloop.data._tables import BadRows, Table
+from everloop.data.reading.stamps import Frequency, infer_frequency, read_stamps, spell, stamp_of, to_local, to_utc
+from everloop.data.reading.tables import BadRows, Table
 
 TIME_NAMES = (
     *("ds", "time", "date", "datetime", "timestamp", "stamp", "date_time", "day", "week", "month", "quarter", "year"),

@@ -12,9 +12,9 @@ import numpy as np
 
 from everloop.data._asked import Asked
 from everloop.data._say import count, names_of
-from everloop.data._tables import BadRows
-from everloop.data._text_files import read_text
 from everloop.data.examples import PARTS, Examples, joined
+from everloop.data.reading.tables import BadRows
+from everloop.data.reading.text_files import read_text
 
 _NPZ_PARTS = {"X": ("X", "x", "inputs", "data"), "y": ("y", "Y", "labels", "targets", "label")}
 

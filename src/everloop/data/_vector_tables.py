@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from everloop.data._asked import Asked
-from everloop.data._columns import choose_columns, texts_of
 from everloop.data._say import count, did_you_mean, names_of
-from everloop.data._tables import BadRows, Table
 from everloop.data.examples import PARTS, Examples
+from everloop.data.reading.columns import choose_columns, texts_of
+from everloop.data.reading.tables import BadRows, Table
 
 ID_NAMES = ("id", "sequence", "sequence_id", "series", "series_id", "case", "case_id", "sample", "track", "unique_id")
 TIME_NAMES = ("time", "t", "step", "timestamp", "date", "datetime", "frame", "ds", "dim_time", "timepoint")

@@ -20,9 +20,9 @@ import numpy as np
 
 from everloop.data._asked import Asked
 from everloop.data._say import count
-from everloop.data._tables import BadRows
-from everloop.data._text_files import read_text
 from everloop.data.examples import Examples
+from everloop.data.reading.tables import BadRows
+from everloop.data.reading.text_files import read_text
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from everloop.data import fetch
 from everloop.data._say import did_you_mean, names_of
 from everloop.data.examples import Examples
+from everloop.data.sets import fetch
 
 GROUP = "everloop.datasets"
 
@@ -92,7 +92,7 @@ def datasets() -> list[Dataset]:
 
 
 def _own() -> dict[str, Dataset]:
-    from everloop.data._registry import REGISTRY  # which needs the class above
+    from everloop.data.sets.registry import REGISTRY  # which needs the class above
 
     return REGISTRY
 

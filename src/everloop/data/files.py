@@ -24,15 +24,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from everloop.data import _large, _tables, codecs
+from everloop.data import codecs
 from everloop.data._asked import Asked, BadRowPolicy, WantTarget
-from everloop.data._columns import choose_columns, texts_of
-from everloop.data._folders import read_folder
-from everloop.data._lists import inputs_and_targets
 from everloop.data._say import count, names_of
-from everloop.data._tables import BadRows, Table
-from everloop.data._text_files import UnreadableText, plain_newlines, read_text
 from everloop.data.examples import PARTS, Examples, drop_duplicates
+from everloop.data.reading import large, tables
+from everloop.data.reading.columns import choose_columns, texts_of
+from everloop.data.reading.folders import read_folder
+from everloop.data.reading.lists import inputs_and_targets
+from everloop.data.reading.tables import BadRows, Table
+from everloop.data.reading.text_files import UnreadableText, plain_newlines, read_text
 from everloop.data.stored import taken
 
 __all__ = ["Asked", "BadRowPolicy", "Examples", "drop_duplicates", "read_examples"]
@@ -102,9 +103,9 @@ def _from_path(path: Path, name: str, asked: Asked) -> Examples:
     if extension in (".parquet", ".pq"):
         if asked.encoding is not None:
             raise ValueError(f"{name} is parquet, which has no encoding; leave --encoding out")
-        parquet_table = _large.parquet_table if _large.is_large(path) else _tables.parquet_table
+        parquet_table = large.parquet_table if large.is_large(path) else tables.parquet_table
         return _from_table(parquet_table(path, name), asked, folder=path.parent)
-    if _large.is_large(path) and extension not in (".jsonl", ".ndjson", ".json"):
+    if large.is_large(path) and extension not in (".jsonl", ".ndjson", ".json"):
         return _from_large_text_file(path, name, extension, asked)
     return _from_text_file(path, name, extension, asked)
 
@@ -118,13 +119,13 @@ def _from_text_file(path: Path, name: str, extension: str, asked: Asked) -> Exam
         raise ValueError(f"{name} is empty; expected examples, or a text")
     bad = BadRows(name, asked.bad_rows)
     if extension == ".csv":
-        return _from_table(_tables.csv_table(text, name, None, asked.columns, bad), asked, bad, path.parent)
+        return _from_table(tables.csv_table(text, name, None, asked.columns, bad), asked, bad, path.parent)
     if extension in (".tsv", ".tab"):
-        return _from_table(_tables.csv_table(text, name, "\t", asked.columns, bad), asked, bad, path.parent)
+        return _from_table(tables.csv_table(text, name, "\t", asked.columns, bad), asked, bad, path.parent)
     if extension in (".jsonl", ".ndjson"):
-        return _from_table(_tables.json_lines_table(text, name, bad), asked, bad, path.parent)
+        return _from_table(tables.json_lines_table(text, name, bad), asked, bad, path.parent)
     if extension == ".json":
-        return _from_table(_tables.json_table(text, name, bad), asked, bad, path.parent)
+        return _from_table(tables.json_table(text, name, bad), asked, bad, path.parent)
     _check_may_be_one_text(name, asked)
     return Examples([plain_newlines(text)], None, name, "text", [1])
 
@@ -135,10 +136,10 @@ def _from_large_text_file(path: Path, name: str, extension: str, asked: Asked) -
     try:
         if extension in (".csv", ".tsv", ".tab"):
             delimiter = None if extension == ".csv" else "\t"
-            table = _large.csv_table(path, name, asked.encoding, delimiter, asked.columns, bad)
+            table = large.csv_table(path, name, asked.encoding, delimiter, asked.columns, bad)
             return _from_table(table, asked, bad, path.parent)
         _check_may_be_one_text(name, asked)
-        pieces = _large.text_pieces(path, asked.encoding)
+        pieces = large.text_pieces(path, asked.encoding)
     except UnreadableText as error:
         raise ValueError(f"{name}, {error}") from None
     return Examples(pieces, None, name, "text", range(1, len(pieces) + 1))
@@ -212,7 +213,7 @@ def _of_paths(examples: Examples, asked: Asked, folder: Path) -> Examples:
 
 
 def _from_lists(source: Any, asked: Asked) -> Examples:
-    items = _tables.rows_of(source)
+    items = tables.rows_of(source)
     if items is None:
         raise TypeError(
             f"a {type(source).__name__} came; expected a path, a pandas or polars DataFrame, "
@@ -223,7 +224,7 @@ def _from_lists(source: Any, asked: Asked) -> Examples:
         raise ValueError("an empty list came; expected at least one text")
     if isinstance(items[0], dict):
         bad = BadRows(f"a list of {count(len(items), 'object')}", asked.bad_rows)
-        return _from_table(_tables.objects_table(items, bad), asked, bad)
+        return _from_table(tables.objects_table(items, bad), asked, bad)
     asked.refuse_columns("the data is lists")
     bad = BadRows("lists", asked.bad_rows)
     inputs, targets, rows = inputs_and_targets(source, items, bad)
@@ -251,19 +252,19 @@ def _modality_of(value: Any) -> str:
     named = getattr(type(value), "modality", None)
     if isinstance(named, str):
         return named
-    return "vectors" if _tables.is_numeric(value) and "vectors" in codecs.names() else "text"
+    return "vectors" if tables.is_numeric(value) and "vectors" in codecs.names() else "text"
 
 
 def _table_in_memory(source: Any) -> Table | None:
     """The table in a frame, a dict or a list of dicts; None for other lists."""
     if _is_a(source, "pandas", "DataFrame"):
-        return _tables.pandas_table(source)
+        return tables.pandas_table(source)
     if _is_a(source, "polars", "DataFrame"):
-        return _tables.polars_table(source)
+        return tables.polars_table(source)
     if _is_a(source, "pyarrow", "Table"):
-        return _tables.arrow_table(source)
+        return tables.arrow_table(source)
     if isinstance(source, dict):
-        return _tables.dict_table(source)
+        return tables.dict_table(source)
     return None
 
 

@@ -18,13 +18,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from everloop.data import _tables
 from everloop.data._say import names_of
 from everloop.data._series import Form, Reader, Series, filled
-from everloop.data._stamps import Frequency, calendar, check_zone, to_local
-from everloop.data._tables import BadRows, Table
-from everloop.data._text_files import read_text
 from everloop.data.examples import Examples
+from everloop.data.reading import tables
+from everloop.data.reading.stamps import Frequency, calendar, check_zone, to_local
+from everloop.data.reading.tables import BadRows, Table
+from everloop.data.reading.text_files import read_text
 
 
 def read_series(
@@ -199,15 +199,15 @@ def _table(data: Any, encoding: str | None, asked: list[str], bad: BadRows) -> T
         if index.dtype.kind == "M" or hasattr(index, "to_timestamp"):
             stamps = index.to_timestamp() if hasattr(index, "to_timestamp") else index
             data = data.set_axis(stamps.rename(index.name or "time")).reset_index()
-        return _tables.pandas_table(data)
+        return tables.pandas_table(data)
     if hasattr(data, "to_series") and hasattr(data, "height"):
-        return _tables.polars_table(data)
+        return tables.polars_table(data)
     if hasattr(data, "column_names"):
-        return _tables.arrow_table(data)
+        return tables.arrow_table(data)
     if isinstance(data, dict):
-        return _tables.dict_table(data)
+        return tables.dict_table(data)
     if isinstance(data, list) and data and isinstance(data[0], dict):
-        return _tables.objects_table(data, bad)
+        return tables.objects_table(data, bad)
     raise TypeError(
         f"a {type(data).__name__} came; expected a path, a pandas or polars table, a pyarrow Table, a dict of columns, "
         "an array [T] or [T, C], or a list of such arrays"
@@ -219,13 +219,13 @@ def _table_of_file(path: Path, name: str, encoding: str | None, asked: list[str]
         raise FileNotFoundError(f"there is no file {name}")
     extension = Path(path.name.lower().removesuffix(".gz")).suffix
     if extension in (".parquet", ".pq"):
-        return _tables.parquet_table(path, name)
+        return tables.parquet_table(path, name)
     text = read_text(path, encoding)
     if extension in (".jsonl", ".ndjson"):
-        return _tables.json_lines_table(text, name, bad)
+        return tables.json_lines_table(text, name, bad)
     if extension == ".json":
-        return _tables.json_table(text, name, bad)
-    return _tables.csv_table(text, name, "\t" if extension in (".tsv", ".tab") else None, asked, bad)
+        return tables.json_table(text, name, bad)
+    return tables.csv_table(text, name, "\t" if extension in (".tsv", ".tab") else None, asked, bad)
 
 
 def _source_of(data: Any) -> str:

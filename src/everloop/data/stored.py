@@ -296,7 +296,7 @@ def _smallest(size: int) -> np.dtype:
 def _nameless() -> IO[bytes]:
     """A file of this process alone: where TMPDIR says, else in the user's folder for caches, because the system's
     temporary folder is memory on many machines."""
-    from everloop.data.fetch import cache
+    from everloop.data.sets.fetch import cache
 
     folder = None
     if not os.environ.get("TMPDIR"):

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from everloop.data._asked import Asked
-from everloop.data._folders import read_folder
 from everloop.data._say import count, names_of
-from everloop.data._tables import BadRows, Table
-from everloop.data._text_files import plain_newlines, read_text
 from everloop.data.examples import PARTS, Examples
+from everloop.data.reading.folders import read_folder
+from everloop.data.reading.tables import BadRows, Table
+from everloop.data.reading.text_files import plain_newlines, read_text
 
 Form = Literal["conllu", "columns", "slashes"]
 

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from everloop.data._asked import Asked
-from everloop.data._columns import texts_of
 from everloop.data._say import count
-from everloop.data._tables import BadRows
 from everloop.data._vector_files import read_npz, read_ts, read_ts_pair
 from everloop.data._vector_tables import vectors_of_table
 from everloop.data.examples import Examples
+from everloop.data.reading.columns import texts_of
+from everloop.data.reading.tables import BadRows
 
 Layout = Literal["auto", "time-first", "channels-first"]
 Missing = Literal["refuse", "previous", "mean"]

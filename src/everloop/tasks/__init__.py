@@ -1,4 +1,4 @@
-"""Tasks: one file each, discovered. A task is trained on a file and kept in a run folder."""
+"""Tasks: one folder each, discovered. A task is trained on a file and kept in a run folder."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def _found() -> dict[str, type[Task]]:
 
     found: dict[str, type[Task]] = {}
     for module in pkgutil.iter_modules(__path__):
-        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(value, type) and issubclass(value, Task) and value.__module__ == f"{__name__}.{module.name}":
+        home = f"{__name__}.{module.name}"
+        for value in vars(importlib.import_module(home)).values():
+            if isinstance(value, type) and issubclass(value, Task) and value.__module__ in (home, f"{home}.task"):
                 found[module.name] = value
     found.pop("task")
     return found

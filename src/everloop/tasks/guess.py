@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from everloop.data import codecs
-from everloop.data._stamps import stamp_of
 from everloop.data.datasets import datasets
 from everloop.data.files import TABLES, is_readable, read_examples
+from everloop.data.reading.stamps import stamp_of
 from everloop.data.tagged import form_of
 
 _LOOKED_AT = 200

@@ -30,7 +30,7 @@ from everloop.insight.report import Report, render
 from everloop.lang.cell import Cell
 from everloop.lang.read import ReadStep, read_cell
 from everloop.nn import Recurrent
-from everloop.tasks.baselines import Baseline
+from everloop.tasks.baseline import Baseline
 from everloop.tasks.progress import Progress
 from everloop.tasks.run import CELL, Run, check_free
 from everloop.tasks.training import Problem, Settings, seed_everything, train

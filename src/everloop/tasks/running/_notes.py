@@ -152,7 +152,7 @@ class NotesStream:
 
 @dataclass(frozen=True, eq=False)
 class RunningChord:
-    """What `everloop.tasks.generator_notes.Chord` computes, key by key; without hidden units, each key by itself."""
+    """What `everloop.tasks.generator.notes.Chord` computes, key by key; without hidden units, each key by itself."""
 
     linear: np.ndarray  # [88, H + 1], the last column added as it is
     hidden: np.ndarray  # [88, U, H + 1]

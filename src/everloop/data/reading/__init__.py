@@ -1,0 +1,1 @@
+"""How files, folders, tables and lists become rows: what `everloop.data.files` and the modalities share."""
