@@ -41,6 +41,7 @@ class TorchRecurrent(nn.Module):
     def __init__(self, ours: Recurrent) -> None:
         super().__init__()
         self.input_size, self.output_size = ours.input_size, ours.output_size
+        self.bidirectional = ours.bidirectional
         self.layers = TORCH[ours.cell.name](
             ours.input_size,
             ours.hidden_size,
@@ -158,6 +159,8 @@ def updates(model: Any, network: nn.Module, batches: list[Any]) -> Callable[[int
             optimizer.zero_grad(set_to_none=True)
             loss, _, carry = problem.loss(network, batch, carry)
             loss.backward()
+            if all(weight.grad is None for weight in network.parameters()):
+                raise SystemExit(f"{model.name}: the loss is not that of the network at hand; this would say nothing")
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             carry = None if carry is None else tuple(one.detach() for one in carry)

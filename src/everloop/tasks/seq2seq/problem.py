@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from everloop.data.split import length_buckets
 from everloop.tasks.seq2seq.metrics import text_scores
+from everloop.tasks.seq2seq.network import EncoderDecoder
 from everloop.tasks.seq2seq.pairs import EncodedSource
 from everloop.tasks.seq2seq.search import Batch, Writer
 from everloop.tasks.training import Carry
@@ -48,7 +49,8 @@ class Part:
 
 @dataclass(eq=False)
 class Pairs:
-    """Training and validation as the training loop takes them. writer: of the network that is trained. monitor: the
+    """Training and validation as the training loop takes them. writer: how targets are written; its network is
+    that of the call. monitor: the
     metric of the best epoch, that of greedy search on a part of the validation split."""
 
     train: Part
@@ -67,16 +69,22 @@ class Pairs:
         return [([train.sources[k] for k in rows], [train.targets[k] for k in rows]) for rows in several]
 
     def loss(self, network: nn.Module, batch: Batch, carry: Carry) -> tuple[Tensor, int, Carry]:
-        decoded, memory, target = self.writer.decode(batch)
-        losses, _ = self.writer.network.loss(decoded, memory, target, self.smoothing)
+        writer = self._writer(network)
+        decoded, memory, target = writer.decode(batch)
+        losses, _ = writer.network.loss(decoded, memory, target, self.smoothing)
         loss = losses.mean()
         if self.coverage:
-            loss = loss + self.coverage * self.writer.network.looked_again(decoded, target)
+            loss = loss + self.coverage * writer.network.looked_again(decoded, target)
         return loss, len(losses), None
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         rows = np.random.default_rng(self.seed).permutation(len(self.valid.texts))[:VALIDATED]
         some = self.valid.take(np.sort(rows).tolist())
-        outputs = [found[0].text for found in self.writer.write(some.sources, 1, 1)]
+        writer = self._writer(network)
+        outputs = [found[0].text for found in writer.write(some.sources, 1, 1)]
         metrics = text_scores(outputs, [[text] for text in some.texts], answers=self.monitor == "exact_match")
-        return {**self.writer.forced(self.valid.sources, self.valid.targets), self.monitor: metrics[self.monitor]}
+        return {**writer.forced(self.valid.sources, self.valid.targets), self.monitor: metrics[self.monitor]}
+
+    def _writer(self, network: nn.Module) -> Writer:
+        assert isinstance(network, EncoderDecoder)
+        return replace(self.writer, network=network)
