@@ -51,6 +51,7 @@ _HOME = {
     "get_num_threads": "everloop.backends.llvm.threads",
     "load": "everloop.tasks",
     "read_cell": "everloop.lang.read",
+    "record": "everloop.insight.recording",
     "set_num_threads": "everloop.backends.llvm.threads",
     "use_backend": "everloop.backends",
     **dict.fromkeys(_FUNCTIONS.split(), "everloop.lang.functions"),
@@ -103,6 +104,7 @@ __all__ = [
     "position",
     "power",
     "read_cell",
+    "record",
     "recurrent_dropout",
     "relu",
     "residual",
@@ -130,6 +132,7 @@ __all__ = [
 if TYPE_CHECKING:
     from everloop.backends import use_backend
     from everloop.backends.llvm.threads import get_num_threads, set_num_threads
+    from everloop.insight.recording import record
     from everloop.lang.cell import Cell, cell
     from everloop.lang.functions import (
         absolute,

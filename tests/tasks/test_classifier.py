@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -13,7 +16,8 @@ from sklearn.model_selection import GridSearchCV
 import everloop
 from everloop import Classifier, cell, load, relu, tanh
 from everloop.cells.elman import elman
-from everloop.tasks.classifier.network import frequent_ngrams, frequent_pairs
+from everloop.tasks.classifier.network import class_ratios, frequent_ngrams, frequent_pairs
+from everloop.testing import FLOAT32, assert_close
 
 
 @cell(states="h", gates="a b")
@@ -153,6 +157,36 @@ class TestLearning:
         assert frequent_ngrams(rows, 10, 1, 99).tolist() == [three, four]
         assert frequent_ngrams(rows, 10, 3, 1).tolist() == [three]
         assert frequent_ngrams(rows, 10, 0, 99).tolist() == []
+
+    def test_the_ratios_of_ngrams_are_those_of_naive_bayes(self):
+        rows, labels = [np.array(row, np.int64) for row in ([3, 4, 3], [4, 5], [3], [])], [0, 1, 0, 2]
+        known = frequent_ngrams(rows, 10, 2, 99)
+        found = class_ratios(rows, labels, known, 10, 2, 3)
+        texts = [[*row + 1, *(row[:-1] + 1) * 11 + row[1:] + 1] for row in rows]
+
+        def log_share(key, own):
+            of_own = [text for text, label in zip(texts, labels, strict=True) if label in own]
+            # One of each run in each class, and the texts of the class that have it.
+            counts = {run: len(own) + sum(run in text for text in of_own) for run in known.tolist()}
+            return math.log(counts[key] / sum(counts.values()))
+
+        others = {0: [1, 2], 1: [0, 2], 2: [0, 1]}
+        expected = [
+            [log_share(key, [k]) - log_share(key, rest) for k, rest in others.items()] for key in known.tolist()
+        ]
+        assert_close(found, np.array(expected), FLOAT32)
+
+    def test_the_model_of_ngrams_starts_at_naive_bayes(self, small, reviews):
+        task = small(epochs=1).fit(*reviews, quiet=True)
+        network = task.make_network()
+        task.start(network)
+        network.mixture = [0.0, 1.0]
+        inputs, labels = reviews
+        ids = [torch.tensor(task.codec_.encode(text))[None] for text in inputs]
+        with torch.no_grad():
+            guesses = [int(network.eval()(one, torch.tensor([one.shape[1]])).argmax()) for one in ids]
+        right = np.mean([task.classes_[guess] == label for guess, label in zip(guesses, labels, strict=True)])
+        assert right > max(Counter(labels).values()) / len(labels)
 
     def test_the_model_of_ngrams_adds_what_it_knows_of_a_text(self, small, reviews):
         task = small(epochs=1).fit(*reviews, quiet=True)

@@ -60,17 +60,21 @@ def read_examples(
     bad_rows: "stop" raises ValueError at an unreadable row, "skip" leaves it out, and a note counts them.
     want_target: "yes" raises ValueError when there is no target, "no" reads none, "if there" takes it if any.
     """
-    _check_one_of("bad_rows", bad_rows, get_args(BadRowPolicy))
-    _check_one_of("want_target", want_target, get_args(WantTarget))
-    _check_one_of("modality", modality, ("auto", *codecs.names()))
-    asked = Asked(input, target, encoding, bad_rows, want_target, part, group, modality)
+    return read_asked(source, Asked(input, target, encoding, bad_rows, want_target, part, group, modality))
+
+
+def read_asked(source: Any, asked: Asked) -> Examples:
+    """What `read_examples` does, asked in one piece."""
+    _check_one_of("bad_rows", asked.bad_rows, get_args(BadRowPolicy))
+    _check_one_of("want_target", asked.want_target, get_args(WantTarget))
+    _check_one_of("modality", asked.modality, ("auto", *codecs.names()))
     if isinstance(source, Examples):
         asked.refuse_columns("the data is Examples")
         return source
     if isinstance(source, str | Path):
         return _from_path(Path(source).expanduser(), str(source), asked)
-    if encoding is not None:
-        raise ValueError(f'encoding "{encoding}" came with a {type(source).__name__}; it is for text files only')
+    if asked.encoding is not None:
+        raise ValueError(f'encoding "{asked.encoding}" came with a {type(source).__name__}; it is for text files only')
     table = _table_in_memory(source)
     return _from_lists(source, asked) if table is None else _from_table(table, asked)
 

@@ -19,12 +19,14 @@ from torch import nn
 
 import everloop
 from everloop import cells
+from everloop.data._asked import Asked, BadRowPolicy, WantTarget
 from everloop.data.datasets import datasets
 from everloop.data.datasets import get as get_dataset
 from everloop.data.examples import Examples, drop_duplicates
-from everloop.data.files import read_examples
+from everloop.data.files import read_asked
 from everloop.data.split import Split, split_examples
 from everloop.data.text import Purpose, Unit, choose_unit
+from everloop.insight.inside import Inside
 from everloop.insight.metrics import figure, is_better, lower_is_better
 from everloop.insight.report import Report, render
 from everloop.lang.cell import Cell
@@ -132,6 +134,15 @@ class Task(ABC):
     def report(self, report: Report) -> Report:
         """Add to the report what is particular to the task."""
 
+    def inside(self, given: Any, target: Any = None, *, at: int | None = None) -> Inside:
+        """One input of the fitted model, as `everloop.record` and all that shows what happens inside takes it.
+
+        target: what is right, for the loss and its gradients. at: whose answer is asked, where there are several: of a
+        tagger the place of a word, of a generator the piece after which, of a forecaster the step ahead, of a seq2seq
+        the piece of its output, of a recognizer the step of the recording.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what happens inside it: it has no `inside`")
+
     # Data
 
     def read(
@@ -145,15 +156,20 @@ class Task(ABC):
         group: str | None = None,
         modality: str = "auto",
         encoding: str | None = None,
-        bad_rows: Literal["stop", "skip"] = "stop",
-        want_target: Literal["yes", "no", "if there"] | None = None,
+        bad_rows: BadRowPolicy = "stop",
+        want_target: WantTarget | None = None,
     ) -> Examples:
         """The examples of whatever a user may call data; the arguments are those of `everloop.data.read_examples`.
 
         targets: beside a list of inputs. want_target: None asks for what training needs.
         """
-        if is_dataset(data):
-            return self.as_given(get_dataset(data).read(), data)
+        want = want_target or ("yes" if self.needs_target else "no")
+        asked = Asked(input, target, encoding, bad_rows, want, part, group, modality)
+        found = get_dataset(data).read() if is_dataset(data) else self.read_given(data, targets, asked)
+        return self.as_given(found, data if targets is None else (data, targets))
+
+    def read_given(self, data: Any, targets: Sequence[Any] | None, asked: Asked) -> Examples:
+        """The examples of data that are no dataset by name; tasks with data of a form of their own begin here."""
         if targets is not None:
             if isinstance(data, str | Path | dict) or hasattr(data, "columns"):
                 raise TypeError(
@@ -161,18 +177,7 @@ class Task(ABC):
                     "To take both from a file or table, leave targets out; target= names the column"
                 )
             data = (data if hasattr(data, "ndim") else list(data), list(targets))
-        examples = read_examples(
-            data,
-            input=input,
-            target=target,
-            part=part,
-            group=group,
-            modality=modality,
-            encoding=encoding,
-            bad_rows=bad_rows,
-            want_target=want_target or ("yes" if self.needs_target else "no"),
-        )
-        return self.as_given(examples, data)
+        return read_asked(data, asked)
 
     def as_given(self, examples: Examples, data: Any) -> Examples:
         """The examples that were read from the data, with what a task takes from these besides."""

@@ -18,6 +18,7 @@ from everloop.data.examples import Examples
 from everloop.data.split import length_buckets
 from everloop.data.stored import cut, encode_all, lengths_of, sample, spread, taken
 from everloop.data.text import TextCodec
+from everloop.insight.inside import Inside
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baseline import Baseline
@@ -42,11 +43,13 @@ from everloop.tasks.classifier.data import (
     rarest,
     several,
 )
+from everloop.tasks.classifier.inside import look
 from everloop.tasks.classifier.network import (
     PooledLayers,
     SequenceClassifier,
     ValuesClassifier,
     WindowFront,
+    class_ratios,
     frequent_ngrams,
     frequent_pairs,
 )
@@ -74,6 +77,9 @@ Batch = tuple[list[np.ndarray], list[int]]
 
 MOST_COUNTED = 5_000_000
 """Pieces, or characters, of texts larger than memory that runs are counted in and baselines are trained on."""
+
+NGRAM_START = 0.1
+"""What the weights of naive Bayes are multiplied by, as the first ones of the linear model on n-grams."""
 
 Natural = Annotated[int, Field(ge=-1)]
 """A number, or -1: the data decide."""
@@ -287,8 +293,22 @@ class Classifier(Task):
     def start(self, network: nn.Module) -> None:
         if isinstance(network, SequenceClassifier):
             network.pair_keys.copy_(torch.from_numpy(self._pair_keys))
-            if self.ngram_count_:
+            if network.ngram_scores is not None:
                 network.ngram_keys.copy_(torch.from_numpy(self._ngram_keys))
+                ratios = NGRAM_START * torch.from_numpy(self._ngram_ratios())
+                network.ngram_scores.weight.data[:-1].copy_(ratios)
+
+    def _ngram_ratios(self) -> np.ndarray:
+        train = self._parts["train"]
+        labels = taken(train.labels, spread(train.ids, MOST_COUNTED))
+        return class_ratios(
+            sample(train.ids, MOST_COUNTED),
+            labels,
+            self._ngram_keys,
+            len(self.codec_),
+            self.longest_,
+            len(self.classes_),
+        )
 
     def problem(self) -> _Problem:
         return _Problem(self)
@@ -387,6 +407,10 @@ class Classifier(Task):
             features, cube = self.codec_.features, is_cube(inputs)
             inputs, _ = vectors.arranged(inputs, self.layout, self.channels, features=features, cube=cube)
         return self.codec_.encode_batch(inputs)
+
+    def inside(self, given: Any, target: Any = None, *, at: int | None = None) -> Inside:
+        self._check_fitted()
+        return look(self, given, target, at)
 
     def stream(self, weights: str | None = None) -> ClassifierStream | SignalStream:
         """A live text or signal: push what has come, get the probabilities of the classes so far. It runs without

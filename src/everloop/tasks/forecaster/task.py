@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from everloop.data.datasets import get as get_dataset
 from everloop.data.examples import Examples
 from everloop.data.series import Series, SeriesCodec, read_series
+from everloop.insight.inside import Inside
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baseline import Baseline
 from everloop.tasks.forecaster.baselines import Rival, fit_ridge, forecaster_baselines, reads_known_ahead
 from everloop.tasks.forecaster.chart import Drawn
+from everloop.tasks.forecaster.inside import look
 from everloop.tasks.forecaster.network import SegmentForecaster, losses
 from everloop.tasks.forecaster.windows import (
     Batch,
@@ -359,8 +361,27 @@ class Forecaster(Task):
                     values = zip(names, made[step, k].tolist(), strict=True)
                     yield {"series": series.name, "time": time, "column": column, **dict(values)}
 
+    def inside(self, given: Any = None, target: Any = None, *, at: int | None = None) -> Inside:
+        """given: a series as `predict` takes it; None: what the forecaster was fitted to."""
+        return look(self, self._only(given), target, at)
+
+    def _only(self, given: Any) -> Series:
+        """The one series that was given."""
+        self._check_fitted()
+        if given is None and not hasattr(self, "_series"):
+            raise ValueError("a loaded forecaster does not hold the data it was fitted to; give what to go on from")
+        several = self._series if given is None else self._checked(self.read(given))
+        if len(several) > 1:
+            raise ValueError(f"inside: {len(several):,} series came; expected one")
+        return several[0]
+
     def _after(self, series: Series) -> np.ndarray:
         """[H, C, 1 + Q] in the units of the data: what follows a series."""
+        centre, scale = self.codec_.statistics(series)
+        return self._made(self._batch_after(series))[0].astype(np.float64) * scale[:, None] + centre[:, None]
+
+    def _batch_after(self, series: Series) -> Batch:
+        """The window that ends with a series, what is to come left open."""
         of = f'series "{series.name}"' if series.name else "the series"
         begin, end = len(series) - self.lookback_, len(series) + self.horizon_
         if begin < 0:
@@ -379,9 +400,7 @@ class Forecaster(Task):
             one.known[begin:end],
             one.past[begin:],
         )
-        batch = Batch(*(torch.from_numpy(array)[None].to(self.device_) for array in arrays))
-        centre, scale = self.codec_.statistics(series)
-        return self._made(batch)[0].astype(np.float64) * scale[:, None] + centre[:, None]
+        return Batch(*(torch.from_numpy(array)[None].to(self.device_) for array in arrays))
 
     def _checked(self, examples: Examples) -> list[Series]:
         """The series, if they have the form of those that were trained on."""

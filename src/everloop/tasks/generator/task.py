@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from everloop.data import codecs
 from everloop.data.examples import Examples
 from everloop.data.notes import Notes
+from everloop.insight.inside import Inside
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baseline import Baseline
+from everloop.tasks.generator.inside import look
 from everloop.tasks.generator.notes import NotesProblem, NotesWriting
 from everloop.tasks.generator.text import TextProblem, TextWriting
 from everloop.tasks.progress import Progress
@@ -149,6 +151,10 @@ class Generator(Task):
         and int8 are smaller). Of music there are length, temperature (1), seed and weights.
         """
         return self._running().stream(prompt, **how)
+
+    def inside(self, given: Any, target: Any = None, *, at: int | None = None) -> Inside:
+        self._check_fitted()
+        return look(self, given, target, at)
 
     def _running(self) -> Any:
         self._check_fitted()

@@ -18,6 +18,7 @@ from torch import nn
 from everloop.data.audio import HOP, WINDOW, AudioCodec, Waveform, told, usable
 from everloop.data.examples import Examples
 from everloop.data.text import TextCodec
+from everloop.insight.inside import Inside
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baseline import Baseline
@@ -26,6 +27,7 @@ from everloop.tasks.decoding import ctc
 from everloop.tasks.edits import character_error_rate, edits, word_error_rate
 from everloop.tasks.progress import Progress
 from everloop.tasks.recognizer.baselines import recognizer_baselines
+from everloop.tasks.recognizer.inside import look
 from everloop.tasks.recognizer.training import (
     BLANK,
     SpeechNetwork,
@@ -264,6 +266,10 @@ class Recognizer(Task):
             for name, (begin, end) in zip(names, places, strict=True)
         ]
 
+    def inside(self, given: Any, target: Any = None, *, at: int | None = None) -> Inside:
+        self._check_fitted()
+        return look(self, given, target, at)
+
     def evaluate(self, sounds: Sequence[Any], texts: Sequence[str]) -> dict[str, float]:
         """Word and character error rate on recordings with their texts."""
         self._check_fitted()
@@ -300,12 +306,16 @@ class Recognizer(Task):
                 yield row[:steps]
 
     def _best(self, scores: np.ndarray) -> tuple[int, ...]:
+        return self._most_probable(scores)[0]
+
+    def _most_probable(self, scores: np.ndarray) -> list[tuple[int, ...]]:
+        """The labels of the texts that the search ends with, best first."""
         # What no text is made of cannot be said.
         allowed = scores.copy()
         allowed[:, [TextCodec.unknown, TextCodec.end]] = -np.inf
         if self.width == 1:
-            return ctc.greedy(allowed, BLANK)
-        return ctc.prefix_beam(allowed, self.width, blank=BLANK, bonus=self.bonus)[0].labels
+            return [ctc.greedy(allowed, BLANK)]
+        return [one.labels for one in ctc.prefix_beam(allowed, self.width, blank=BLANK, bonus=self.bonus)]
 
     def _decode(self, scores: np.ndarray) -> str:
         return self._text(self._best(scores))

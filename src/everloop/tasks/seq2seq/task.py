@@ -12,8 +12,10 @@ from pydantic import Field
 from torch import nn
 
 from everloop.data import codecs
+from everloop.data._asked import Asked
 from everloop.data.examples import Examples
 from everloop.data.text import TextCodec
+from everloop.insight.inside import Inside
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baseline import Baseline
@@ -22,6 +24,7 @@ from everloop.tasks.progress import Progress
 from everloop.tasks.run import Run
 from everloop.tasks.running._learned import extra_sizes
 from everloop.tasks.seq2seq.baselines import seq2seq_baselines
+from everloop.tasks.seq2seq.inside import look
 from everloop.tasks.seq2seq.metrics import Metric, fitting_metric, signatures, text_scores
 from everloop.tasks.seq2seq.network import (
     Attention,
@@ -111,36 +114,12 @@ class Seq2Seq(Task):
 
     # Data
 
-    def read(
-        self,
-        data: Any,
-        targets: Sequence[Any] | None = None,
-        *,
-        input: str | None = None,
-        target: str | None = None,
-        part: str | None = None,
-        group: str | None = None,
-        modality: str = "auto",
-        encoding: str | None = None,
-        bad_rows: Literal["stop", "skip"] = "stop",
-        want_target: Literal["yes", "no", "if there"] | None = None,
-    ) -> Examples:
-        """As `Task.read`; an input in a list may also be several texts, as a tuple."""
+    def read_given(self, data: Any, targets: Sequence[Any] | None, asked: Asked) -> Examples:
+        """As every task; an input in a list may also be several texts, as a tuple."""
         if targets is not None and are_tuples(data):
-            table, input = table_of(data, targets)
-            data, targets, target = table, None, "target"
-        return super().read(
-            data,
-            targets,
-            input=input,
-            target=target,
-            part=part,
-            group=group,
-            modality=modality,
-            encoding=encoding,
-            bad_rows=bad_rows,
-            want_target=want_target,
-        )
+            table, columns = table_of(data, targets)
+            return super().read_given(table, None, replace(asked, input=columns, target="target"))
+        return super().read_given(data, targets, asked)
 
     def prepare(self, examples: Examples, progress: Progress) -> None:
         if examples.targets is None:
@@ -322,6 +301,10 @@ class Seq2Seq(Task):
         weights = decoded.weights[0].double().cpu().numpy()
         share = None if decoded.written is None else 1 - decoded.written[0].double().cpu().numpy()
         return Attended(read, written, weights, share)
+
+    def inside(self, given: Any, target: Any = None, *, at: int | None = None) -> Inside:
+        self._check_fitted()
+        return look(self, *self._inputs([given]), target, at)
 
     def evaluate(self, inputs: Sequence[Any], targets: Sequence[str]) -> dict[str, float]:
         """The metrics on other pairs."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from everloop.data.examples import Examples
 from everloop.data.split import length_buckets
 from everloop.data.tagged import Asked, from_lists, read_tagged
 from everloop.data.words import WordsCodec, check_sentences
+from everloop.insight.inside import Inside
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baseline import Baseline
@@ -25,9 +26,10 @@ from everloop.tasks.progress import Progress
 from everloop.tasks.run import Run
 from everloop.tasks.running._learned import extra_sizes
 from everloop.tasks.tagger.baselines import tagger_baselines
+from everloop.tasks.tagger.inside import look
 from everloop.tasks.tagger.metrics import tag_metrics
 from everloop.tasks.tagger.network import OTHER, TaggerNetwork
-from everloop.tasks.task import Positive, Share, Task, Whole, is_dataset
+from everloop.tasks.task import Positive, Share, Task, Whole
 from everloop.tasks.training import Carry
 
 Batch = tuple[list[np.ndarray], list[np.ndarray]]
@@ -79,41 +81,16 @@ class Tagger(Task):
     judged_by: ClassVar[str] = "accuracy"
     needs_target: ClassVar[bool] = True
 
-    def read(
-        self,
-        data: Any,
-        targets: Sequence[Any] | None = None,
-        *,
-        input: str | None = None,
-        target: str | None = None,
-        part: str | None = None,
-        group: str | None = None,
-        modality: str = "words",
-        encoding: str | None = None,
-        bad_rows: Literal["stop", "skip"] = "stop",
-        want_target: Literal["yes", "no", "if there"] | None = None,
-    ) -> Examples:
+    def read_given(self, data: Any, targets: Sequence[Any] | None, asked: Asked) -> Examples:
         """Sentences and tags (see `everloop.data.tagged`). target: the column of the tags."""
-        want = want_target or "yes"
-        asked = Asked(input, target, encoding, bad_rows, want, part, group, "words")
-        if isinstance(data, str | Path) and not is_dataset(data):
+        asked = replace(asked, modality="words")
+        if isinstance(data, str | Path):
             path = Path(data).expanduser()
             if path.is_dir() or (path.is_file() and not path.name.lower().removesuffix(".gz").endswith(_TABLES)):
                 return read_tagged(path, str(data), asked)
         elif isinstance(data, list | tuple) and not (data and isinstance(data[0], dict)):
             return from_lists(data if targets is None else (data, targets), asked)
-        return super().read(
-            data,
-            targets,
-            input=input,
-            target=target,
-            part=part,
-            group=group,
-            modality="words",
-            encoding=encoding,
-            bad_rows=bad_rows,
-            want_target=want,
-        )
+        return super().read_given(data, targets, asked)
 
     def prepare(self, examples: Examples, progress: Progress) -> None:
         if examples.targets is None:
@@ -238,6 +215,11 @@ class Tagger(Task):
             part = examples.inputs[begin : begin + 256]
             for words, tags in zip(part, self.predict(part), strict=True):
                 yield {"sentence": " ".join(words), "tags": " ".join(tags)}
+
+    def inside(self, given: Any, target: Any = None, *, at: int | None = None) -> Inside:
+        self._check_fitted()
+        (words,) = _sentences([given])
+        return look(self, words, target, at)
 
     def _encode(self, sentences: Sentences) -> list[np.ndarray]:
         self._check_fitted()

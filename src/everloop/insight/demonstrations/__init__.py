@@ -1,0 +1,59 @@
+"""The classic demonstrations: small networks, trained then and there, and a figure that tells what became of them.
+
+One file each: `run(**options)` gives what was found as data, `found.summary` says it in a sentence, and
+`draw(found, look)` makes the figure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from everloop.insight.figures import look_of, save, styled
+
+NAMES = {
+    "order": "a feed-forward network beside a recurrent one: shuffle the words, and see who notices",
+    "vanishing": "how little of an error at the end reaches the beginning of a tanh network, and why",
+    "exploding": "what large weights do to gradients, and to two runs that begin almost alike",
+    "clipping": "a cliff in the loss, and a training that falls off it, with and without clipping",
+    "carrying": "cells side by side, on two problems over growing delays: who still carries the beginning?",
+}
+
+
+@dataclass(frozen=True)
+class Demonstrated:
+    """data: what `run` found. summary: in a sentence, with the numbers. path: where the figure is."""
+
+    name: str
+    summary: str
+    data: Any
+    path: Path | None
+
+
+def demonstrate(
+    name: str, out: str | Path | None = None, options: Mapping[str, Any] | None = None, *, theme: str = "auto"
+) -> Demonstrated:
+    """Run one of NAMES, and keep its figure as .png or .svg if `out` says where.
+
+    options: of that demonstration, by name, such as {"seed": 1}. theme: "light", "dark", or "auto", an SVG that follows
+    the page around it. Takes seconds; "carrying" some two minutes.
+    """
+    if name not in NAMES:
+        raise ValueError(f"demonstration: {name!r} came; there are {', '.join(NAMES)}")
+    # Before the work and not after it.
+    look = look_of(theme)
+    module = importlib.import_module(f"{__name__}.{name}")
+    known = list(inspect.signature(module.run).parameters)
+    for option in options or {}:
+        if option not in known:
+            raise ValueError(f"{name}: option {option!r} came; there are {', '.join(known)}")
+    found = module.run(**(options or {}))
+    if out is None:
+        return Demonstrated(name, found.summary, found, None)
+    with styled(look):
+        figure = module.draw(found, look)
+    return Demonstrated(name, found.summary, found, save(figure, out, theme))
