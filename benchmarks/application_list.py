@@ -150,10 +150,10 @@ TITLES = ("春望", "秋夜", "江上", "送友人", "山居", "懷古", "早行
 
 
 def in_form(text: str) -> bool:
-    """Whether it is a title and four lines of 5, or of 7, Chinese characters each."""
-    lines = text.strip("\n").split("\n")[1:]
-    widths = {len(line) for line in lines if re.fullmatch("[\u3400-\u9fff]+", line)}
-    return len(lines) == 4 and all(re.fullmatch("[\u3400-\u9fff]+", line) for line in lines) and widths in ({5}, {7})
+    """Whether it is a title and four verses of 5, or of 7, Chinese characters each."""
+    verses = [verse for verse in re.split("[，。！？；\n]", text.partition("\n")[2]) if verse]
+    chinese = all(re.fullmatch("[\u3400-\u9fff]+", verse) for verse in verses)
+    return chinese and len(verses) == 4 and {len(verse) for verse in verses} in ({5}, {7})
 
 
 def sentences(model: Any) -> dict[str, str]:
@@ -264,7 +264,7 @@ APPLICATIONS: list[Application] = [
         command="everloop train chinese-poems",
         task="generator",
         data=dataset("chinese-poems"),
-        options={"hidden": 384, "embedding": 128, "dropout": 0.3, "averaging": 0.99},
+        options={"hidden": 384, "embedding": 128, "dropout": 0.3, "averaging": 0.99, "epochs": 12},
         metric="loss",
         wanted=None,
         seeds=(0,),

@@ -1,7 +1,8 @@
 """Every application in full, on real data: python benchmarks/applications.py, or `make applications`.
 
 Each seed is a process of its own. What it found lies in build/applications/NAME-SEED.json, and is not computed again;
-docs/results.md is written from all that lie there.
+docs/results.md is written from all that lie there. Its run folder is build/applications/runs/NAME-SEED: what was cut off
+goes on from there.
 
     python benchmarks/applications.py                      all that are not there yet, then the page
     python benchmarks/applications.py tags-en music        those whose name begins so
@@ -18,6 +19,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -63,6 +65,8 @@ def _run(application: Application, seed: int, options: argparse.Namespace) -> No
     if path.is_file() and not options.fresh:
         return
     print(f"{application.name}, seed {seed}", flush=True)
+    if options.fresh:
+        shutil.rmtree(BUILD / "runs" / f"{application.name}-{seed}", ignore_errors=True)
     command = [sys.executable, __file__, application.name, "--one", str(seed), "--data", str(options.data)]
     done = subprocess.run(command, check=False)
     if done.returncode:
@@ -78,7 +82,8 @@ def _run_here(application: Application, seed: int, data: Path) -> None:
         raise SystemExit(f"{application.name}: {how}")
     began, used = time.perf_counter(), time.process_time()
     model = tasks.get(application.task)(**{**application.options, "seed": seed})
-    model.fit(source, **how)
+    run = BUILD / "runs" / f"{application.name}-{seed}"
+    model.fit(source, out=run, resume=(run / "run.json").is_file(), **how)
     more = application.also(model) if application.also is not None else {}
     result = {
         "name": application.name,
