@@ -1,8 +1,8 @@
 """Every application in full, on real data: python benchmarks/applications.py, or `make applications`.
 
 Each seed is a process of its own. What it found lies in build/applications/NAME-SEED.json, and is not computed again;
-docs/results.md is written from all that lie there. Its run folder is build/applications/runs/NAME-SEED: what was cut off
-goes on from there.
+docs/results.md is written from all that lie there. With its run folder, build/applications/runs/NAME-SEED, what was cut
+off goes on.
 
     python benchmarks/applications.py                      all that are not there yet, then the page
     python benchmarks/applications.py tags-en music        those whose name begins so
