@@ -83,7 +83,7 @@ def test_readme_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     lengths = [5, 3]
     given = {"x": torch.randn(2, 5, 32), "lengths": lengths}
     code = blocks(name, "python")
-    assert len(code) == 6
+    assert len(code) == 7
     for block in code:
         exec(compile(block, name, "exec"), given)
     assert given["y"].shape == (2, 5, 128)
@@ -95,6 +95,7 @@ def test_readme_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert type(given["reader"][1]) is GRU
     assert (given["out"].shape, given["end"].last.h.shape) == ((2, 5, 96), (2, 96))
     assert given["history"][0]["c"].shape == (2, 5, 64)
+    assert given["first"].values["c"].shape == given["first"].gradients["a_f"].shape == (2, 5, 64)
     assert (tmp_path / "runs" / "reviews" / "report.html").is_file()
 
 
