@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import everloop.nn
-from everloop import Recurrent, cells, use_backend
+from everloop import Recurrent, cell, cells, tanh, use_backend
 from everloop.testing import assert_close
 
 DOUBLE = torch.float64
@@ -197,3 +197,18 @@ def test_what_torch_refuses_in_a_call_is_refused_in_its_words(name: str, given: 
             module(torch.randn(9, 2, 3))
         said.append(str(refusal.value))
     assert said[0] == said[1]
+
+
+def test_a_state_called_y_that_is_not_put_out_does_not_take_the_place_of_the_output() -> None:
+    @cell(states="h y", gates="n")
+    def two_states(x, h, y, W, U):
+        y = 0.5 * y + x
+        return tanh(W.n @ x + U.n @ h), y
+
+    layer, x = Recurrent(two_states, 4, 4), torch.randn(2, 3, 4)
+    plain, _ = layer(x)
+    watched, _, (history,) = layer(x, return_states=True)
+    assert torch.equal(plain, watched)
+    assert set(history) == {"h"}
+    with pytest.raises(ValueError, match="return_states: 'y' came; there are h"):
+        layer(x, return_states=["y"])

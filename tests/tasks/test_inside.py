@@ -197,7 +197,8 @@ def test_a_target_gives_a_loss_and_its_gradients(inside, case) -> None:
     found = inside(case, target=True)
     assert found.loss is not None
     recording = record(found)
-    assert recording.loss is not None and math.isfinite(recording.loss)
+    assert recording.loss is not None
+    assert math.isfinite(recording.loss)
     assert_close(recording.loss, found.loss(found.run(found.network)), FLOAT32)
     for layer in recording.layers:
         assert layer.gradients.keys() == layer.values.keys()
@@ -250,7 +251,7 @@ def test_an_answer_that_is_none(inside, case) -> None:
     found = inside(case)
     if case in ("reverser", "copier", "recognizer"):
         # Any text may be an answer.
-        assert math.isfinite(found.score(found.run(found.network), "lol"))
+        assert found.score(found.run(found.network), "lol").isfinite()
         return
     with pytest.raises(ValueError, match="'no such thing' came; expected a"):
         found.score(found.run(found.network), "no such thing")
@@ -334,7 +335,7 @@ def test_a_generator_is_asked_after_any_step(letters_model) -> None:
     alone = dict(letters_model.inside("ab").answers)
     for piece, share in asked.answers:
         assert_close(share, alone[piece], FLOAT32)
-    with pytest.raises(ValueError, match="at=5 came; expected the step after which .*, 0 to 4"):
+    with pytest.raises(ValueError, match=r"at=5 came; expected the step after which .*, 0 to 4"):
         letters_model.inside("abca", "bc", at=5)
     with pytest.raises(ValueError, match="target='' came; expected the text that follows"):
         letters_model.inside("abca", "")
@@ -360,7 +361,9 @@ def test_a_tagger_answers_as_it_predicts(case, request) -> None:
     loss = record(tagger, words, tags).loss
     assert loss is not None
     if not tagger.crf:
-        assert_close(loss, -np.mean(np.log([shares[k, tagger.tags_.index(tag)] for k, tag in enumerate(tags)])), FLOAT32)
+        assert_close(
+            loss, -np.mean(np.log([shares[k, tagger.tags_.index(tag)] for k, tag in enumerate(tags)])), FLOAT32
+        )
     assert record(tagger, words, " ".join(tags)).loss == loss
     with pytest.raises(ValueError, match="2 tags came for 3 words"):
         tagger.inside(words, tags[1:])

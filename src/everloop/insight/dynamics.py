@@ -78,7 +78,7 @@ class Spectrum:
 def spectrum(jacobians: np.ndarray) -> Spectrum:
     """Of Jacobians [..., N, N], as `step_jacobians` gives them."""
     singular = np.linalg.svd(jacobians, compute_uv=False)
-    moduli = np.sort(np.abs(np.linalg.eigvals(jacobians)), -1)[..., ::-1]
+    moduli = -np.sort(-np.abs(np.linalg.eigvals(jacobians)), -1)
     return Spectrum(singular, moduli)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import nn
 
 from everloop.insight.inside import Inside
@@ -19,6 +19,7 @@ from everloop.insight.saliency import (
     deletion_test,
     integrated_gradients,
     occlusion,
+    score_of,
 )
 from everloop.nn import Recurrent
 
@@ -97,6 +98,7 @@ def explain_answer(
     asked = found[0].answer
     recording = _recorded(inside, asked)
     layers = reading_layers(recording, inside.reads)
+    known: dict[frozenset[int], float] = {}
     row = [name for name, _ in inside.answers].index(asked) if len(layers[0].x) > 1 else 0
     return Answer(
         model=type(inside.network if model is inside else model).__name__,
@@ -104,17 +106,25 @@ def explain_answer(
         pieces=list(inside.pieces),
         answers=list(inside.answers),
         asked=asked,
-        target=None if target is None else str(target),
-        unit=getattr(inside, "unit", "log-probability"),
+        target=None if target is None else " ".join(target) if isinstance(target, list | tuple) else str(target),
+        unit=_unit(inside),
         recording=recording,
         layers=layers,
         row=row,
         saliency=found,
-        tests=[deletion_test(inside, one, orders=orders, seed=seed) for one in found],
+        tests=[deletion_test(inside, one, orders=orders, seed=seed, known=known) for one in found],
         ablation=inside.ablation,
         attention=_attention(model, input),
         elsewhere=_elsewhere(model, inside, top_outputs(layers, row), others, labels),
     )
+
+
+def _unit(inside: Inside) -> Literal["log-probability", "value"]:
+    """What a score is: answers stand with their probabilities, of which scores are the logarithms, or with values,
+    which are scores."""
+    answer, amount = inside.answers[0]
+    score = score_of(inside, answer)
+    return "value" if score == amount or abs(amount - score) < abs(amount - exp(min(score, 0.0))) else "log-probability"
 
 
 def _recorded(inside: Inside, asked: str) -> Recording:

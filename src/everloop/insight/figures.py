@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 THEMES = ("auto", "light", "dark")
+SUFFIXES = (".png", ".svg")
 
 # On light and on dark ground; those of the report, and beside its blue, hues that stay apart for the colour-blind.
 _PAPER, _INK, _QUIET, _LINE = (
@@ -148,11 +149,7 @@ def save(figure: Any, path: str | Path, theme: str = "auto") -> Path:
 
     Drawn in the look of the theme, `look_of(theme)`. The same figure gives the same bytes.
     """
-    path = Path(path)
-    look = look_of(theme)
-    kinds = (".png", ".svg")
-    if path.suffix not in kinds:
-        raise ValueError(f"{path}: the suffix {path.suffix!r} came; expected {' or '.join(kinds)}")
+    path, look = checked(path), look_of(theme)
     path.parent.mkdir(parents=True, exist_ok=True)
     with styled(look):
         if path.suffix == ".png":
@@ -162,6 +159,14 @@ def save(figure: Any, path: str | Path, theme: str = "auto") -> Path:
             figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
             written = text.getvalue()
             path.write_text(_turning(written) if theme == "auto" else written, encoding="utf-8")
+    return path
+
+
+def checked(path: str | Path) -> Path:
+    """Where a figure can be kept."""
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: the suffix {path.suffix!r} came; expected {' or '.join(SUFFIXES)}")
     return path
 
 

@@ -119,9 +119,7 @@ class Probed:
 
     def probes(self, x: Tensor) -> dict[str, Tensor]:
         """An input of zeros for every value, beside the rows of x, by the name of the value; they take no room."""
-        return {
-            key: x.new_zeros(1).expand(*x.shape[:-1], self.widths[key]).requires_grad_() for key in self.inputs
-        }
+        return {key: x.new_zeros(1).expand(*x.shape[:-1], self.widths[key]).requires_grad_() for key in self.inputs}
 
     def given(self, probes: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same by the names of the inputs that they are."""
@@ -134,7 +132,9 @@ class Probed:
 
 def probed(cell: Cell, sizes: Mapping[str, int], names: Collection[str], gradients: bool) -> Probed:
     """names: which values are recorded, of those that the cell has. gradients: whether there are inputs of zeros."""
-    return _probed(cell, tuple(sizes.items()), tuple(name for name in values_of(cell.graph) if name in names), gradients)
+    return _probed(
+        cell, tuple(sizes.items()), tuple(name for name in values_of(cell.graph) if name in names), gradients
+    )
 
 
 # Somebody who looks into a network looks again: kernels of as many cells as a page shows are kept.

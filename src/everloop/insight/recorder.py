@@ -1,29 +1,16 @@
-"""What stands in the place of a network's recurrent layers while it is recorded, and what it collects."""
+"""What a recording collects while a network runs: the values of every call of a layer, and the probes in it."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from everloop.backends import AUTO, asked, choose, use_backend
 from everloop.insight.probe import Probed, probed, values_of, width
 from everloop.lang.cell import Cell
-from everloop.nn import GRU, LSTM, RNN, Recurrent
-from everloop.nn.convert import convert
-from everloop.nn.drop_in import recurrence_of
-from everloop.nn.forms import Form
-from everloop.nn.layer import Layer, within
 from everloop.nn.packing import Packing
-
-DROP_INS = (RNN, LSTM, GRU)
-LAYERS_OF_TORCH = (nn.RNN, nn.LSTM, nn.GRU)
 
 Place = tuple[str, int, str]
 """The name of a module, the layer in it, and the direction."""
@@ -31,11 +18,14 @@ Place = tuple[str, int, str]
 Made = tuple[dict[str, Tensor], dict[str, Tensor]]
 """The outputs of a layer, as rows, and its final states."""
 
+Run = Callable[[Probed, dict[str, Tensor]], Made]
+"""Runs a layer with the kernel of a probed cell, and further inputs."""
+
 
 @dataclass(frozen=True)
 class Call:
     """What one call of a layer reads: x as rows, the first states [B, F], the weights by stack. padded: from rows to
-    [B, T, F], zero past the end of a sequence.
+    [B, T, F], zero where no step counts.
     """
 
     cell: Cell
@@ -61,15 +51,15 @@ class Call:
     @property
     def start(self) -> dict[str, Tensor]:
         """The first states, in the order of the caller."""
-        original = self.packing.original if self.x.dim() == 2 else lambda state: state
-        return {name: original(state.detach()) for name, state in self.states.items()}
+        packed = self.x.dim() == 2
+        return {name: self.packing.original(state) if packed else state for name, state in self.states.items()}
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """By member."""
         found = {}
         for stack, members in self.cell.graph.stacks.items():
-            parts = self.stacks[stack].detach().split([param.shape(self.sizes)[0] for param in members])
+            parts = self.stacks[stack].split([param.shape(self.sizes)[0] for param in members])
             found |= {param.name: part for param, part in zip(members, parts, strict=True)}
         return found
 
@@ -84,134 +74,27 @@ class Kept:
     probes: dict[str, Tensor]
     keys: Mapping[str, str]
 
+    def probe(self, name: str) -> Tensor:
+        """That of a value."""
+        return self.probes[self.keys[name]]
+
 
 @dataclass
 class Recorder:
     """names: which values are kept; None: all, and where there is no room for all, fewer of the named ones. most: how
-    many bytes may be kept.
+    many bytes may be kept; used: how many are, or will be with the gradients.
     """
 
     names: Sequence[str] | None
     gradients: bool
     most: int
     calls: dict[Place, list[Kept]] = field(default_factory=dict)
-    used: int = 0
     left_out: list[str] = field(default_factory=list)
     backends: dict[str, None] = field(default_factory=dict)
+    used: int = 0
 
-    @contextmanager
-    def watching(self, network: nn.Module) -> Iterator[None]:
-        """While this lasts, every call of a recurrent layer in the network is recorded."""
-        with ExitStack() as undo:
-            for name, module in list(network.named_modules()):
-                if isinstance(module, LAYERS_OF_TORCH):
-                    undo.enter_context(_converted(module))
-                if isinstance(module, Recurrent):
-                    self._watch_recurrent(name, module, undo)
-                elif isinstance(module, DROP_INS):
-                    self._watch_drop_in(name, module, undo)
-            yield
-
-    # -- Recurrent -------------------------------------------------------------------------------------------------
-
-    def _watch_recurrent(self, name: str, module: Recurrent, undo: ExitStack) -> None:
-        forms: list[Form] = []
-
-        def noted(*given: Any) -> Form:
-            # Where the steps of a mask lie, which the layers do not know.
-            forms[:] = [Recurrent._form(module, *given)]
-            return forms[0]
-
-        undo.enter_context(_in_place_of(module, "_form", noted))
-        for depth, directions in enumerate(module.layers):
-            for layer in directions:  # type: ignore[attr-defined]
-                run = partial(self._run_layer, name, depth, layer, forms)
-                undo.enter_context(_in_place_of(layer, "forward", run))
-
-    def _run_layer(
-        self,
-        name: str,
-        depth: int,
-        layer: Layer,
-        forms: list[Form],
-        inputs: dict[str, Tensor],
-        states: dict[str, Tensor],
-        packing: Packing,
-        reverse: bool = False,
-        watched: tuple[str, ...] = (),
-    ) -> Made:
-        cell = layer.recurrence.cell
-        stacks = {stack: getattr(layer, stack) for stack in cell.graph.stacks}
-        call = Call(cell, layer.sizes, inputs["x"], states, stacks, packing, partial(_back, forms[0]))
-
-        def run(probe: Probed, probes: dict[str, Tensor]) -> Made:
-            layer._watching[IN_PLACE] = probe.recurrence
-            try:
-                return Layer.forward(layer, inputs | probes, states, packing, reverse, IN_PLACE)
-            finally:
-                del layer._watching[IN_PLACE]
-
-        return self._recorded((name, depth, _direction(reverse)), call, run, watched)
-
-    # -- the layers of torch ---------------------------------------------------------------------------------------
-
-    def _watch_drop_in(self, name: str, module: Any, undo: ExitStack) -> None:
-        original, ran = module.forward, []
-
-        def run(*given: Any) -> Any:
-            ran.append(name)
-            return self._run_drop_in(name, module, *given)
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            ran.clear()
-            with use_backend(_backend_of(module)):
-                made = original(*args, **kwargs)
-            if not ran:
-                raise ValueError(
-                    f"record: torch itself ran {name or type(module).__name__}, where nothing can be read: turn autocast "
-                    "off, and leave weights in the shape and type that the constructor makes"
-                )
-            return made
-
-        undo.enter_context(_in_place_of(module, "_run", run))
-        undo.enter_context(_in_place_of(module, "forward", forward))
-
-    def _run_drop_in(
-        self,
-        name: str,
-        module: Any,
-        rows: Tensor,
-        packing: Packing,
-        starts: list[Sequence[Tensor]],
-        weights: list[dict[str, Tensor]],
-    ) -> tuple[Tensor, list[Tensor]]:
-        """What the module does with the same arguments, layer by layer."""
-        names = "hc"[: len(starts)]
-        finals: list[dict[str, Tensor]] = []
-        for depth in range(module.num_layers):
-            plain = recurrence_of(module.mode, rows.shape[-1], module.hidden_size, module.proj_size)
-            outputs = []
-            for reverse in (False, True)[: 2 if module.bidirectional else 1]:
-                place = len(finals)
-                states = {state: of[place] for state, of in zip(names, starts, strict=True)}
-                call = Call(plain.cell, plain.sizes, rows, states, weights[place], packing, packing.unpack)
-                made, last = self._recorded((name, depth, _direction(reverse)), call, _of_kernel(call, reverse))
-                outputs.append(made["y"])
-                finals.append(last)
-            rows = torch.cat(outputs, -1)
-            if module.dropout and module.training and depth < module.num_layers - 1:
-                rows = nn.functional.dropout(rows.contiguous(), module.dropout)
-        return rows, [torch.stack([last[state] for last in finals]) for state in names]
-
-    # -- what is kept ----------------------------------------------------------------------------------------------
-
-    def _recorded(
-        self,
-        place: Place,
-        call: Call,
-        run: Callable[[Probed, dict[str, Tensor]], Made],
-        watched: Sequence[str] = (),
-    ) -> Made:
+    def recorded(self, place: Place, call: Call, run: Run, watched: Sequence[str] = ()) -> Made:
+        """What the layer makes, with the values that its caller watches among the outputs."""
         names = self._with_room(place, call)
         probe = probed(call.cell, call.sizes, {*names, *watched}, self.gradients)
         probes = probe.probes(call.x)
@@ -226,12 +109,12 @@ class Recorder:
 
     def _of_as_many(self, place: Place, call: Call) -> Place:
         """Where a call belongs: calls of as many sequences are one record, others another."""
-        name, *rest = place
-        for count in itertools.count(1):
-            found = (name if count == 1 else f"{name} ({count})", *rest)
-            if found not in self.calls or self.calls[found][0].call.packing.batch == call.packing.batch:
-                return found
-        raise AssertionError
+        name, depth, direction = place
+        found, count = place, 1
+        while found in self.calls and self.calls[found][0].call.packing.batch != call.packing.batch:
+            count += 1
+            found = f"{name} ({count})", depth, direction
+        return found
 
     def _with_room(self, place: Place, call: Call) -> list[str]:
         """The names to record of a call, after others were given up where there is no room."""
@@ -240,12 +123,14 @@ class Recorder:
             needed = self.used + self._bytes(call, names)
             if needed <= self.most:
                 return names
-            spare = [name for cell in (*(kept.call.cell for kept in self._all()), call.cell) for name in self._spare(cell)]
+            cells = [*(kept.call.cell for kept in self._all()), call.cell]
+            spare = [name for cell in cells for name in self._spare(cell)]
             if not spare:
+                where = f"layer {place[1]} of {place[0]}" if place[0] else f"layer {place[1]}"
                 raise ValueError(
-                    f"record: {_megabytes(needed)} came together at layer {place[1]} of {place[0] or 'the layer'}; there "
-                    f"is room for {_megabytes(self.most)}: ask for fewer values with names=[...], give fewer or shorter "
-                    f"sequences, or make room with most={needed} or more"
+                    f"record: with {where}, {_megabytes(needed)} have come together, and there is room for "
+                    f"{_megabytes(self.most)}: ask for fewer values with names=[...], give fewer or shorter sequences, "
+                    f"or make room with most={needed} or more"
                 )
             self._leave_out(spare[-1])
 
@@ -269,68 +154,12 @@ class Recorder:
         return [n for n in self._wanted(cell) if n not in cell.graph.new and n not in ("y", "output")]
 
     def _bytes(self, call: Call, names: Collection[str]) -> int:
-        return call.bytes * call.sizes["input"] + sum(self._bytes_of(call, n) for n in names)
+        return call.bytes * call.sizes["input"] + sum(self._bytes_of(call, name) for name in names)
 
     def _bytes_of(self, call: Call, name: str) -> int:
         """Of a value, and of its gradient."""
-        wide = width(values_of(call.cell.graph)[name], call.sizes)
-        return call.bytes * wide * (2 if self.gradients else 1)
+        return call.bytes * width(values_of(call.cell.graph)[name], call.sizes) * (2 if self.gradients else 1)
 
 
 def _megabytes(count: int) -> str:
     return f"{count / 2**20:,.1f} MB"
-
-
-IN_PLACE = ("recorded",)
-"""What a layer watches while it is recorded, which is no name of a value."""
-
-
-def _of_kernel(call: Call, reverse: bool) -> Callable[[Probed, dict[str, Tensor]], Made]:
-    def run(probe: Probed, probes: dict[str, Tensor]) -> Made:
-        return probe.recurrence({"x": call.x} | probes, call.states, call.stacks, call.packing, reverse)
-
-    return run
-
-
-def _direction(reverse: bool) -> str:
-    return "backward" if reverse else "forward"
-
-
-def _back(form: Form, rows: Tensor) -> Tensor:
-    """Rows as [B, T, F], in the places that they had in x, zero where no step counts."""
-    if rows.dim() == 2:
-        return form.packing.unpack(rows)
-    return form.back(within(rows, form.packing))
-
-
-def _backend_of(module: Any) -> str:
-    """The backend to ask for by name: of itself, a module leaves short sequences to torch."""
-    if asked() != AUTO:
-        return asked()
-    cell = recurrence_of(module.mode, module.input_size, module.hidden_size, module.proj_size).cell
-    like = next(module.parameters())
-    return choose(cell.graph, like.device.type, str(like.dtype), AUTO).name
-
-
-@contextmanager
-def _converted(module: nn.Module) -> Iterator[None]:
-    """While this lasts, a layer of torch is one of Everloop."""
-    before = module.__class__
-    convert(module)
-    try:
-        yield
-    finally:
-        module.__class__ = before
-
-
-@contextmanager
-def _in_place_of(module: nn.Module, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """While this lasts, a method of one module is another function."""
-    before = vars(module).get(name)
-    object.__setattr__(module, name, function)
-    try:
-        yield
-    finally:
-        object.__delattr__(module, name)
-        if before is not None:
-            object.__setattr__(module, name, before)

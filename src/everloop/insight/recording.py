@@ -5,7 +5,9 @@ loss with respect to each of them.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from everloop.insight.inside import Inside
 from everloop.insight.probe import values_of
 from everloop.insight.recorder import Kept, Place, Recorder
+from everloop.insight.watching import watching
 from everloop.lang.cell import Cell
 from everloop.nn import Recurrent
 
@@ -90,8 +93,8 @@ def record(
     most: bytes that values and gradients may take. Where all named values would take more, as many as fit are kept, and
         `left_out` says which are not; ValueError where not even the states fit, or what `names` asks for.
 
-    Nothing of the model is changed by it, and no gradient is added to its parameters. Not for several threads at once
-    on one model.
+    Nothing of the model is changed by it, and no gradient is added to its parameters. Other threads may use the model
+    meanwhile.
     """
     if isinstance(model, nn.Module):
         asked = _Asked.of_module(model, input, target, loss, lengths, side, state)
@@ -103,12 +106,17 @@ def record(
     if isinstance(names, str):
         raise TypeError(f"record: names={names!r} came; expected a list of names")
     recorder = Recorder(names, asked.loss is not None, most)
-    with torch.set_grad_enabled(recorder.gradients), recorder.watching(asked.network):
+    with (
+        torch.inference_mode(False),
+        torch.set_grad_enabled(recorder.gradients),
+        _not_compiled(),
+        watching(asked.network, recorder),
+    ):
         output = asked.run(asked.network)
         found = None if asked.loss is None else asked.loss(output)
     _check(recorder, asked.network)
     gradients = {} if found is None else _gradients(found, recorder)
-    calls = sorted(recorder.calls.items(), key=lambda found: found[0][0] != asked.reads)
+    calls = sorted(recorder.calls.items(), key=lambda one: one[0][0] != asked.reads)
     layers = tuple(_layer_record(place, kept, gradients) for place, kept in calls)
     more = range(len(asked.steps), layers[0].x.shape[1])
     return Recording(
@@ -120,6 +128,12 @@ def record(
         ", ".join(recorder.backends),
         tuple(recorder.left_out),
     )
+
+
+def _not_compiled() -> AbstractContextManager[Any]:
+    """What torch has compiled runs as it is written: it would not look who stands in the place of a layer."""
+    # The compiler takes seconds to load, and where nobody has loaded it, nothing is compiled.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -134,14 +148,20 @@ class _Asked:
 
     @staticmethod
     def of_module(
-        module: nn.Module, input: Any, target: Any, loss: Callable[..., Tensor] | None, lengths: Any, side: Any, state: Any
+        module: nn.Module,
+        input: Any,
+        target: Any,
+        loss: Callable[..., Tensor] | None,
+        lengths: Any,
+        side: Any,
+        state: Any,
     ) -> _Asked:
         given = {"lengths": lengths, "side": side, "state": state}
         more = {name: value for name, value in given.items() if value is not None}
         if more and not isinstance(module, Recurrent):
             raise TypeError(
-                f"record: {next(iter(more))}= came with a {type(module).__name__}; only a Recurrent takes it. Give other "
-                "modules all of their arguments in input, as a tuple"
+                f"record: {next(iter(more))}= came with a {type(module).__name__}; only a Recurrent takes it. Give "
+                "other modules all of their arguments in input, as a tuple"
             )
 
         def run(network: nn.Module) -> Any:
@@ -195,8 +215,8 @@ def _check(recorder: Recorder, network: nn.Module) -> None:
     """Whether there is something to tell, and every name that was asked for in it."""
     if not recorder.calls:
         raise ValueError(
-            f"record: no recurrent layer ran in this {type(network).__name__}; expected a Recurrent, or an RNN, LSTM or "
-            "GRU of everloop.nn or torch.nn, called as a module"
+            f"record: no recurrent layer ran in this {type(network).__name__}; expected a Recurrent, or an RNN, LSTM, "
+            "GRU or a cell of these from everloop.nn or torch.nn, called as a module"
         )
     there = dict.fromkeys(name for calls in recorder.calls.values() for name in values_of(calls[0].call.cell.graph))
     for name in recorder.names or ():
@@ -208,13 +228,11 @@ def _gradients(loss: Tensor, recorder: Recorder) -> dict[Tensor, Tensor | None]:
     """Of every probe, the gradient of the loss: that of its value."""
     if loss.dim() or not loss.requires_grad:
         raise ValueError(f"record: the loss is {_shape(loss)}; expected a scalar that follows from the recorded layers")
-    probes = [
-        kept.probes[key]
-        for calls in recorder.calls.values()
-        for kept in calls
-        for key in dict.fromkeys(kept.keys[name] for name in kept.values)
-    ]
-    return dict(zip(probes, torch.autograd.grad(loss, probes, allow_unused=True), strict=True))
+    every = [kept for calls in recorder.calls.values() for kept in calls]
+    # A value of several names has one probe.
+    probes = list(dict.fromkeys(kept.probe(name) for kept in every for name in kept.values))
+    found = torch.autograd.grad(loss, probes, allow_unused=True) if probes else ()
+    return dict(zip(probes, found, strict=True))
 
 
 def _layer_record(place: Place, calls: Sequence[Kept], gradients: Mapping[Tensor, Tensor | None]) -> LayerRecord:
@@ -234,7 +252,7 @@ def _layer_record(place: Place, calls: Sequence[Kept], gradients: Mapping[Tensor
 
 
 def _gradient(kept: Kept, name: str, gradients: Mapping[Tensor, Tensor | None]) -> Tensor:
-    found = gradients[kept.probes[kept.keys[name]]]
+    found = gradients[kept.probe(name)]
     return torch.zeros_like(kept.values[name]) if found is None else kept.call.padded(found)
 
 
@@ -244,9 +262,9 @@ def _joined(parts: Sequence[Tensor]) -> np.ndarray:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """As NumPy has it, which knows no bfloat16."""
+    """A copy, as NumPy has it, which knows no bfloat16: weights go on to change, and what is recorded does not."""
     tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).contiguous().numpy()
+    return np.array((tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy(), order="C")
 
 
 def _detached(output: Any) -> Any:
@@ -260,6 +278,8 @@ def _detached(output: Any) -> Any:
     if isinstance(output, dict):
         return {key: _detached(value) for key, value in output.items()}
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        fields = {field.name: _detached(getattr(output, field.name)) for field in dataclasses.fields(output)}
+        fields = {
+            field.name: _detached(getattr(output, field.name)) for field in dataclasses.fields(output) if field.init
+        }
         return dataclasses.replace(output, **fields)
     return output

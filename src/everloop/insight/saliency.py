@@ -110,12 +110,19 @@ def occlusion(inside: Inside, answer: str | None = None, *, width: int = 1) -> S
 
 
 def deletion_test(
-    inside: Inside, saliency: Saliency, *, orders: int = 39, levels: int = 10, seed: int = 0
+    inside: Inside,
+    saliency: Saliency,
+    *,
+    orders: int = 39,
+    levels: int = 10,
+    seed: int = 0,
+    known: dict[frozenset[int], float] | None = None,
 ) -> DeletionTest:
     """Take pieces away, those that are said to matter most first: if the saliency means anything, the score falls
     faster than when they go in random orders.
 
-    orders: how many of these. levels: after how many parts of the input, each as large, the score is looked at.
+    orders: how many of these. levels: after how many parts of the input, each as large, the score is looked at. known:
+    scores by what is gone, which grow as more are found out: for several tests of one answer, with one seed.
     Petsiuk, Das, Saenko 2018, RISE; against random orders, as a permutation test.
     """
     if orders < 1 / CONVINCING - 1:
@@ -124,7 +131,7 @@ def deletion_test(
     if saliency.values.shape != (count,):
         raise ValueError(f"saliency: values of shape {saliency.values.shape} came; expected one per piece, ({count},)")
     counts = np.unique(np.linspace(0, count, min(levels, count) + 1).round().astype(int))
-    known: dict[frozenset[int], float] = {}
+    known = {} if known is None else known
 
     def curve(order: np.ndarray) -> list[float]:
         found = []

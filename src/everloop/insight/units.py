@@ -4,7 +4,7 @@ place in a line, or anything that can be computed from the pieces read so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -69,13 +69,18 @@ def values_of(recording: Recording, name: UnitName) -> np.ndarray:
     raise ValueError(f"unit: {name} came, which the recording does not have; its layers are {known}")
 
 
-def find_units(model: Any, inputs: Iterable[Any], follows: str | Property, *, count: int = 3) -> list[FoundUnit]:
+def find_units(
+    model: Any, inputs: Sequence[Any], follows: str | Property, *, count: int = 3, seed: int = 0
+) -> list[FoundUnit]:
     """The units of any layer that follow a property of the input best, the best of the choosing half first.
 
-    model: a fitted task. inputs: texts, or whatever it reads: every other one is for choosing, the rest for measuring.
-    follows: one of PROPERTIES, or a function of the pieces of an input.
+    model: a fitted task. inputs: texts, or whatever it reads: half of them, drawn with seed, are for choosing, the rest
+    for measuring. follows: one of PROPERTIES, or a function of the pieces of an input.
     """
     what = _property(follows)
+    if len(inputs) < 2:
+        raise ValueError(f"inputs: {len(inputs)} came; expected two or more: some to choose on, others to measure on")
+    for_measuring = set(np.random.default_rng(seed).permutation(len(inputs))[: len(inputs) // 2].tolist())
     halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     truths: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     names: list[UnitName] = []
@@ -84,12 +89,8 @@ def find_units(model: Any, inputs: Iterable[Any], follows: str | Property, *, co
         recording = record(inside)
         layers = reading_layers(recording, inside.reads)
         names = unit_names(layers)
-        halves[k % 2].append(np.concatenate([values for _, _, values in _states(layers)], -1))
-        truths[k % 2].append(_checked(what(inside.pieces), len(inside.pieces)))
-    if not halves[1]:
-        raise ValueError(
-            f"inputs: {len(halves[0])} came; expected two or more: some to choose on, others to measure on"
-        )
+        halves[k in for_measuring].append(np.concatenate([values for _, _, values in _states(layers)], -1))
+        truths[k in for_measuring].append(_checked(what(inside.pieces), len(inside.pieces)))
     is_number = any(truth.dtype != bool for half in truths for truth in half)
     rate = _correlation if is_number else _auc
     (chosen, truth), (other, other_truth) = (

@@ -70,10 +70,11 @@ class Layer(nn.Module):
     def names(self) -> list[str]:
         """What can be watched: the states, and the named values of a step."""
         graph = self.recurrence.cell.graph
-        named = {name: node for node, name in graph.names.items() if node.size is not None}
-        # A value that the step calls y and does not put out would be taken for the output.
-        kept = [name for name, node in named.items() if name != "y" or node is graph.outputs["y"]]
-        return list(dict.fromkeys([*graph.new, *kept]))
+        named = graph.new | {
+            name: node for node, name in graph.names.items() if node.size is not None and name not in graph.new
+        }
+        # What the step calls y and does not put out would be taken for the output.
+        return [name for name, node in named.items() if name != "y" or node is graph.outputs["y"]]
 
     def watch(self, names: Sequence[str]) -> tuple[str, ...]:
         """Make ready for calls that watch these names, of which each is known."""

@@ -22,7 +22,7 @@ MEAN = "the mean of the training data"
 def ranked(names: Sequence[str], values: np.ndarray) -> list[tuple[str, float]]:
     """The best few answers with their probabilities [C], best first."""
     order = np.argsort(-values, kind="stable")[:SHOWN]
-    return [(names[k], float(values[k])) for k in order]
+    return [(names[int(k)], float(values[k])) for k in order]
 
 
 def place_of(answer: Any, names: Sequence[str], what: str) -> int:

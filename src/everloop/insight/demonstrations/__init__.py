@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from everloop.insight.figures import look_of, save, styled
+from everloop.insight.figures import checked, look_of, save, styled
 
 NAMES = {
     "order": "a feed-forward network beside a recurrent one: shuffle the words, and see who notices",
@@ -45,15 +45,19 @@ def demonstrate(
     if name not in NAMES:
         raise ValueError(f"demonstration: {name!r} came; there are {', '.join(NAMES)}")
     # Before the work and not after it.
-    look = look_of(theme)
+    look, path = look_of(theme), None if out is None else checked(out)
     module = importlib.import_module(f"{__name__}.{name}")
     known = list(inspect.signature(module.run).parameters)
     for option in options or {}:
         if option not in known:
             raise ValueError(f"{name}: option {option!r} came; there are {', '.join(known)}")
-    found = module.run(**(options or {}))
-    if out is None:
+    import torch
+
+    # The networks start from torch's own generator, which the caller finds as it was.
+    with torch.random.fork_rng(devices=[]):
+        found = module.run(**(options or {}))
+    if path is None:
         return Demonstrated(name, found.summary, found, None)
     with styled(look):
         figure = module.draw(found, look)
-    return Demonstrated(name, found.summary, found, save(figure, out, theme))
+    return Demonstrated(name, found.summary, found, save(figure, path, theme))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from everloop.insight.demonstrations.problems import adding, copying
 from everloop.insight.figures import Look, label_ends, sheet
 
 LENGTH, SYMBOLS = 2, 4
+RATES = (0.02, 0.01)
+SOLVED = 0.95
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def _copying(count: int, delay: int, random: np.random.Generator) -> tuple[Tenso
 
 PROBLEMS = {
     "adding": Problem(2, 1, 1, adding, _squared, _share_of_first, 0.002, 1.0),
-    "copying": Problem(SYMBOLS + 2, SYMBOLS, LENGTH, _copying, _entropy, _above_chance, 0.03, 1.6),
+    "copying": Problem(SYMBOLS + 2, SYMBOLS, LENGTH, _copying, _entropy, _above_chance, 0.03, 1.5),
 }
 
 
@@ -84,17 +87,18 @@ class Carrying:
 def run(
     *,
     cells: tuple[str, ...] = ("elman", "lstm", "gru", "mingru", "lru"),
-    delays: tuple[int, ...] = (10, 20, 40, 80, 160),
+    delays: tuple[int, ...] = (10, 20, 40, 80),
     hidden: int = 32,
     updates: int = 600,
     seed: int = 0,
 ) -> Carrying:
-    """Train every cell on every problem and delay anew. All have the same units, updates and rate; gated cells start
-    with gates that are mostly open (`learning.keeping`). updates: of adding; copying takes more.
+    """Train every cell on every problem and delay anew, with the same units, updates and learning rates, of which the
+    better counts. Gated cells start with gates that are mostly open (`learning.keeping`). updates: of adding; copying
+    takes half as many again.
     """
     scores = {
         name: {
-            cell: np.array([_score(problem, cell, delay, hidden, updates, seed) for delay in delays]) for cell in cells
+            cell: np.array([_best(problem, cell, delay, hidden, updates, seed) for delay in delays]) for cell in cells
         }
         for name, problem in PROBLEMS.items()
     }
@@ -129,16 +133,25 @@ def _in_turn(look: Look) -> list[str]:
     return [warm, blue, green, *others]
 
 
-def _score(problem: Problem, cell: str, delay: int, hidden: int, updates: int, seed: int) -> float:
+def _best(problem: Problem, cell: str, delay: int, hidden: int, updates: int, seed: int) -> float:
+    best = -np.inf
+    for rate in RATES:
+        best = max(best, _score(problem, cell, delay, hidden, updates, seed, rate))
+        if best > SOLVED:
+            break
+    return best
+
+
+def _score(problem: Problem, cell: str, delay: int, hidden: int, updates: int, seed: int, rate: float) -> float:
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     network = Reader(keeping(cell, delay + 2 * LENGTH), problem.inputs, hidden, problem.features, problem.answers)
     learn(
         network,
-        lambda: problem.draw(32, delay, random),
+        partial(problem.draw, 32, delay, random),
         problem.loss,
         updates=round(updates * problem.tries),
-        rate=0.01,
+        rate=rate,
         clip=1.0,
         enough=problem.enough,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,8 @@ class Clipping:
         free, clipped = (self.trainings[name] for name in ("free", "clipped"))
         last = [learnt.loss[-50:].mean() for learnt in (free, clipped)]
         return (
-            f"The largest gradient of the training had a norm of {free.norm.max():,.0f}; without clipping the error ends "
-            f"at {last[0]:.3f}, with clipping at {last[1]:.3f} (without a memory: {ADDING_TRIVIAL:.3f})."
+            f"The largest gradient of the training had a norm of {free.norm.max():,.0f}; without clipping the error "
+            f"ends at {last[0]:.3f}, with clipping at {last[1]:.3f} (without a memory: {ADDING_TRIVIAL:.3f})."
         )
 
 
@@ -57,7 +58,7 @@ def run(*, clip: float = 1.0, delay: int = 30, hidden: int = 32, updates: int = 
         network, random = Reader("irnn", 2, hidden, 1), np.random.default_rng(seed)
         trainings[name] = learn(
             network,
-            lambda random=random: adding(32, delay, random),
+            partial(adding, 32, delay, random),
             lambda output, target: nn.functional.mse_loss(output[:, 0, 0], target),
             updates=updates,
             rate=0.01,
@@ -98,8 +99,9 @@ def _draw_cliff(axes: Any, found: Clipping, colours: dict[str, str], look: Look)
     if thrown > found.weights[-1]:
         axes.annotate(
             f"not clipped:\nthrown to {thrown:.1f}",
-            (found.weights[-1], 0.75 * found.heights.max()),
-            (0.5, 0.72),
+            (1.0, 0.74),
+            (0.5, 0.74),
+            xycoords="axes fraction",
             textcoords="axes fraction",
             color=colours["free"],
             va="center",

@@ -22,7 +22,11 @@ KEEPING: dict[str, dict[str, int]] = {
     "gru": {"b.z": 1},
     "gru_before": {"b.z": 1},
     "mingru": {"b.z": -1},
-    "cifg_lstm": {"b.f": 1},
+    "cifg_lstm": {"b.i": -1},
+    "peephole_lstm": {"b.f": 1, "b.i": -1},
+    "sru": {"b.f": 1},
+    "qrnn": {"b.f": 1},
+    "mgu": {"b.f": -1},
     "janet": {"b.f": 1},
 }
 """The biases that decide how long a cell keeps what it has, and which way."""

@@ -112,19 +112,20 @@ def draw(found: Order, look: Look) -> Any:
         axes.set_xticks(range(len(words)), words, rotation=55, ha="right", rotation_mode="anchor")
         axes.set_ylim(-0.05, 1.05)
         axes.set_yticks([0, 0.5, 1], ["man bites", "open", "dog bites"] if row == 0 else [])
-        axes.set_title("answers while reading, word by word" if row == 0 else "two words swapped")
+        axes.set_title("answers while reading, word by word" if row == 0 else "dog and man swapped")
         for tick, word in zip(axes.get_xticklabels(), words, strict=True):
             if word in ("dog", "man", "bites"):
                 tick.set_color(look.ink)
                 tick.set_fontweight("bold")
-    ends = []
-    for name in found.before:
-        changes = np.sort(np.abs(found.after[name] - found.before[name]))
-        right.plot(np.linspace(0, 1, len(changes)), changes, color=colours[name], clip_on=False)
-        ends.append((float(changes[-1]), f"{name}\n{found.right[name][0]:.0%} right", colours[name]))
+    changes = {name: np.sort(np.abs(found.after[name] - answers)) for name, answers in found.before.items()}
+    for name, values in changes.items():
+        right.plot(np.linspace(0, 1, len(values)), values, color=colours[name], clip_on=False)
     right.set(xlim=(0, 1), ylim=(-0.05, 1.05), xticks=[0, 0.5, 1], xticklabels=["0", "half of them", "all"])
-    right.set_ylabel("change of the answer")
-    right.set_title(f"{len(changes)} new sentences, words shuffled: who notices?")
+    right.set(ylabel="change of the answer", xlabel="sentences, from the least moved to the most")
+    right.set_title(f"{len(changes[RECURRENT])} new sentences, words shuffled: who notices?")
+    ends = [
+        (values[-1], f"{name}\n{found.right[name][0]:.0%} right", colours[name]) for name, values in changes.items()
+    ]
     label_ends(right, ends)
     return figure
 

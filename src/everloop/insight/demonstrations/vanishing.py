@@ -1,8 +1,9 @@
-"""Vanishing gradients: how little of an error at the end reaches the beginning of a tanh network, why, and what follows."""
+"""Vanishing gradients: how little of an error at the end reaches the beginning of a tanh network, and what follows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Vanishing:
     @property
     def summary(self) -> str:
         left = ", ".join(f"{_percent(norms[-1])} in the {CALLED.get(name, name)}" for name, norms in self.norms.items())
-        return f"Of the gradient at the end, this much is left {self.delay} steps before, at the start of learning: {left}."
+        return f"Before any learning, this much of the gradient at the end is left {self.delay} steps before: {left}."
 
 
 def run(
@@ -57,9 +58,8 @@ def run(
         norms[cell] = _norms(network, x, target)
         singular[cell] = spectrum(step_jacobians(network.recurrent, x[:4])).singular.mean((0, 1))
         exponents[cell] = float(lyapunov(network.recurrent, x[:4], count=1, skip=delay // 4).mean())
-        random = np.random.default_rng(seed)
-        learnt = learn(network, lambda: adding(32, delay, random), _loss, updates=updates, rate=0.01, clip=1.0)
-        losses[cell] = learnt.loss
+        draw = partial(adding, 32, delay, np.random.default_rng(seed))
+        losses[cell] = learn(network, draw, _loss, updates=updates, rate=0.01, clip=1.0).loss
     return Vanishing(delay, norms, singular, exponents, losses)
 
 

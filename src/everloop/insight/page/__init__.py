@@ -6,7 +6,7 @@ matters is there as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from math import exp
 from pathlib import Path
@@ -39,21 +39,24 @@ def render_page(answer: Answer, *, language: Language = "en") -> str:
         _section("units", words("one unit"), _units(answer, layers, words)),
         _section("elsewhere", words("elsewhere"), _elsewhere(answer, answer.saliency[best], words)),
         _section("attention", words("attention"), _attention(answer.attention, words)),
-        _section("numbers-used", words("numbers"), _facts(answer, gone, words)),
+        _section("numbers-used", words("numbers"), _facts(answer, gone, sum(layer.lost for layer in layers), words)),
     ]
     return "\n".join(
         [
             f'<!DOCTYPE html>\n<html lang="{"en" if language == "en" else "zh-Hans"}">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(words('why'))}: {escape(answer.asked)}</title>",
+            f"<title>{escape(_heading(answer, words))}</title>",
             f"<style>{_file('page.css')}</style>",
-            "<noscript><style>.needs-script{display:none}[hidden]{display:revert!important}</style></noscript>",
+            f"<noscript><style>{_WITHOUT_SCRIPT}</style></noscript>",
             f"</head>\n<body>\n<main>\n{_head(answer, words)}",
             *filter(None, sections),
-            f"</main>\n{data_of(answer, layers)}\n<script>{_file('page.js')}</script>\n</body>\n</html>\n",
+            f"</main>\n{data_of(answer, layers, words)}\n<script>{_file('page.js')}</script>\n</body>\n</html>\n",
         ]
     )
+
+
+_WITHOUT_SCRIPT = ".needs-script{display:none}.layer[hidden]{display:block}.lane.state[hidden]{display:grid}"
 
 
 def _file(name: str) -> str:
@@ -73,24 +76,33 @@ def _note(text: str) -> str:
 
 def _head(answer: Answer, words: Words) -> str:
     first, amount = answer.answers[0]
-    sentences = [words("says value" if answer.unit == "value" else "says", **_given(answer, first, amount, words))]
+    sentences = [words("says value" if answer.unit == "value" else "says", **_given(first, amount, words))]
     if answer.asked != first:
         known = dict(answer.answers).get(answer.asked)
         amount = (_level(answer, answer.saliency[0].score)) if known is None else known
         key = "explained value" if answer.unit == "value" else "explained"
-        sentences.append(words(key, **_given(answer, answer.asked, amount, words)))
+        sentences.append(words(key, **_given(answer.asked, amount, words)))
     if answer.target is not None:
         sentences.append(words("truth", target=words.quoted(answer.target)))
     cell = dict(answer.facts).get("cell", "")
     return (
         f'<header>\n<p class="eyebrow">{escape(answer.model)}{" · " if cell else ""}{escape(cell)}</p>\n'
-        f'<h1 dir="auto">{escape(words("why"))}: {escape(answer.asked)}</h1>\n'
+        f'<h1 dir="auto">{escape(_heading(answer, words))}</h1>\n'
         f'<p class="summary">{escape(" ".join(sentences))}</p>\n{_answers(answer, words)}\n</header>'
     )
 
 
-def _given(answer: Answer, name: str, amount: float, words: Words) -> dict[str, str]:
-    return {"answer": words.quoted(name), "share": _percent(amount), "value": f"{amount:.4g}"}
+def _heading(answer: Answer, words: Words) -> str:
+    return words("why", answer=_named(answer.asked, words))
+
+
+def _named(answer: str, words: Words) -> str:
+    """An answer that can be seen: some are a space, or nothing at all."""
+    return small(answer) if answer else words("nothing")
+
+
+def _given(name: str, amount: float, words: Words) -> dict[str, str]:
+    return {"answer": words.quoted(_named(name, words)), "share": _percent(amount), "value": f"{amount:.4g}"}
 
 
 def _answers(answer: Answer, words: Words) -> str:
@@ -99,8 +111,8 @@ def _answers(answer: Answer, words: Words) -> str:
         asked = ' class="asked"' if name == answer.asked else ""
         is_share = answer.unit != "value"
         bar = f'<i style="--w:{amount:.4f}"></i>' if is_share else ""
-        number = _percent(amount) if is_share else f"{amount:.4g}"
-        rows.append(f'<li{asked}><span dir="auto">{escape(name)}</span>{bar}<b>{number}</b></li>')
+        number = _amount(answer)(amount)
+        rows.append(f'<li{asked}><span dir="auto">{escape(_named(name, words))}</span>{bar}<b>{number}</b></li>')
     return f'<ul class="answers" aria-label="{escape(words("answers"))}">{"".join(rows)}</ul>'
 
 
@@ -112,7 +124,7 @@ def _most_convincing(tests: Sequence[DeletionTest]) -> int:
 
 
 def _saliency(answer: Answer, best: int, words: Words) -> str:
-    intro = escape(words("colours", answer=words.quoted(answer.asked)))
+    intro = escape(words("colours", answer=words.quoted(_named(answer.asked, words))))
     legend = (
         f'<p class="scale"><span>{escape(words("against"))}</span><i aria-hidden="true"></i>'
         f"<span>{escape(words('for'))}</span></p>"
@@ -135,7 +147,7 @@ def _method(answer: Answer, found: Saliency, test: DeletionTest, words: Words) -
     strongest = words(
         "strongest", list=", ".join(f"{small(answer.pieces[k])} {_signed(float(found.values[k]))}" for k in order)
     )
-    about = words(f"about {found.method}", error=f"{found.error:.1g}", ablation=answer.ablation)
+    about = words(f"about {found.method}", error=_error(found.error, words), ablation=words.ablation(answer.ablation))
     what = words("the value" if answer.unit == "value" else "the probability")
     verdict = words(
         "convinces" if test.convinces else "does not convince",
@@ -149,7 +161,7 @@ def _method(answer: Answer, found: Saliency, test: DeletionTest, words: Words) -
     return (
         f"{coloured(answer.pieces, found.values)}\n{_note(f'{strongest} {about}')}\n"
         f'<div class="trust {sign}">\n<h3>{escape(words("is it true"))}</h3>\n<p>{escape(verdict)}</p>\n'
-        f"{deletion_chart(test.shares, *curves, across=words('gone'), names=names)}\n</div>"
+        f"{deletion_chart(test.shares, *curves, across=words('gone'), names=names, write=_amount(answer))}\n</div>"
     )
 
 
@@ -183,7 +195,8 @@ def _inside(answer: Answer, layers: list[Shown], found: Saliency, words: Words) 
             f'<p class="readout needs-script" aria-live="polite">&nbsp;</p>\n'
             f'<div class="note">{notes(answer, layer, words)}</div>\n</div>'
         )
-    return f"<p>{escape(words('about inside'))}</p>\n{_choosers(layers, words)}\n{''.join(blocks)}"
+    pick = f' <span class="needs-script">{escape(words("how to pick"))}</span>'
+    return f"<p>{escape(words('about inside'))}{pick}</p>\n{_choosers(layers, words)}\n{''.join(blocks)}"
 
 
 def _choosers(layers: list[Shown], words: Words) -> str:
@@ -289,7 +302,7 @@ def _attention(seen: Attention | None, words: Words) -> str:
 # Facts.
 
 
-def _facts(answer: Answer, gone: list[str], words: Words) -> str:
+def _facts(answer: Answer, gone: list[str], lost: int, words: Words) -> str:
     made, score = answer.recording, answer.saliency[0].score
     rows = list(answer.facts)
     if answer.target is not None:
@@ -304,8 +317,19 @@ def _facts(answer: Answer, gone: list[str], words: Words) -> str:
         rows.append((words("left out"), ", ".join(made.left_out)))
     if gone:
         rows.append((words("not on page"), ", ".join(gone)))
-    listed = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in rows)
+    if lost:
+        rows.append((words("lost"), f"{lost:,}"))
+    listed = "".join(f"<div><dt>{escape(words.fact(name))}</dt><dd>{escape(value)}</dd></div>" for name, value in rows)
     return f"<p>{escape(words('made'))}</p>\n<dl>{listed}</dl>"
+
+
+def _amount(answer: Answer) -> Callable[[float], str]:
+    """How what the model answers with is written."""
+    return _percent if answer.unit != "value" else lambda value: f"{value:.4g}"
+
+
+def _error(value: float, words: Words) -> str:
+    return words("less than", value="0.001") if value < 0.001 else f"{value:.2g}"
 
 
 def _signed(value: float) -> str:

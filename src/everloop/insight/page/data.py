@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from everloop.insight.explanation import Answer
 from everloop.insight.page.lanes import Shown
+from everloop.insight.page.words import Words
 
 MOST = 3 * 2**20
 """Bytes that the values on a page may take; where they would take more, the states alone are on it."""
+
+SAID = ("speaks", "integrated gradients", "occlusion", "mean of gates", "length of gradient")
+"""What the script says of a step."""
 
 STEPS = 32767
 """Values are kept as whole numbers of their largest by this."""
@@ -27,15 +32,16 @@ def fitting(layers: Sequence[Shown]) -> tuple[list[Shown], list[str]]:
     for layer in layers:
         states = {name: values for name, values in layer.values.items() if name in layer.record.cell.states}
         gone |= dict.fromkeys(name for name in layer.values if name not in states)
-        kept.append(Shown(layer.record, layer.title, states, layer.gates, layer.norms))
+        kept.append(replace(layer, values=states))
     return kept, list(gone)
 
 
-def data_of(answer: Answer, layers: Sequence[Shown]) -> str:
+def data_of(answer: Answer, layers: Sequence[Shown], words: Words) -> str:
     """A script element that holds the numbers and does nothing."""
     content: dict[str, Any] = {
         "pieces": answer.pieces,
         "asked": answer.asked,
+        "words": {key: words(key) for key in SAID},
         "answers": answer.answers,
         "saliency": {found.method: _numbers(found.values) for found in answer.saliency},
         "layers": [

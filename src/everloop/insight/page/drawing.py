@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 import numpy as np
@@ -123,13 +123,21 @@ def _wide(points: list[str], steps: int, way: int = 1) -> list[str]:
 
 # The deletion test.
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 210, 46, 12, 10, 40
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 230, 62, 14, 10, 40
 
 
 def deletion_chart(
-    shares: np.ndarray, most: np.ndarray, least: np.ndarray, random: np.ndarray, across: str, names: Sequence[str]
+    shares: np.ndarray,
+    most: np.ndarray,
+    least: np.ndarray,
+    random: np.ndarray,
+    *,
+    across: str,
+    names: Sequence[str],
+    write: Callable[[float], str],
 ) -> str:
-    """What is left of the probability (or value) as pieces go. random: [R, L]. names: of the three, for the legend."""
+    """What is left of the probability (or value) as pieces go. random: [R, L]. names: of the three, for the legend.
+    write: how a value is written."""
     low, high = np.quantile(random, 0.05, 0), np.quantile(random, 0.95, 0)
     every = np.concatenate([most, least, low, high])
     bottom, top = float(every.min()), float(every.max())
@@ -145,8 +153,8 @@ def deletion_chart(
     band = f'<path class="spread" d="M{"L".join([*points(low), *reversed(points(high))])}Z"/>'
     axis = (
         f'<path class="rule" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>'
-        f'<text x="{LEFT - 7}" y="{HEIGHT - BOTTOM}" text-anchor="end">{bottom:.2g}</text>'
-        f'<text x="{LEFT - 7}" y="{TOP}" dy=".7em" text-anchor="end">{top:.2g}</text>'
+        f'<text x="{LEFT - 7}" y="{HEIGHT - BOTTOM}" text-anchor="end">{write(bottom)}</text>'
+        f'<text x="{LEFT - 7}" y="{TOP}" dy=".7em" text-anchor="end">{write(top)}</text>'
         f'<text x="{LEFT}" y="{HEIGHT - BOTTOM + 17}">0 %</text>'
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - BOTTOM + 17}" text-anchor="end">100 %</text>'
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 6}" text-anchor="middle">{escape(across)}</text>'

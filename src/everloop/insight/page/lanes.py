@@ -13,28 +13,39 @@ from everloop.insight.page.text import is_wide, small
 from everloop.insight.page.words import Words
 from everloop.insight.recording import LayerRecord
 
+LONGEST = 18
+"""Letters of the name of a column."""
+
 
 @dataclass(frozen=True)
 class Shown:
     """One layer in one direction, as the page has it. values: [T, F] by name, the states first. gates: those of the
-    values that are shares. norms: of the gradients of each state, [T]; all zero where none came."""
+    values that are shares. norms: of the gradients of each state, [T]; all zero where none came. lost: how many values
+    were no finite numbers, in whose place there is 0."""
 
     record: LayerRecord
     title: str
     values: dict[str, np.ndarray]
     gates: list[str]
     norms: dict[str, np.ndarray]
+    lost: int
 
 
 def shown(record: LayerRecord, row: int, title: str) -> Shown:
     states = [name for name in record.cell.states if name in record.values]
     named = [name for name in record.values if name not in states]
     # An output that is a state says nothing twice.
-    if any(np.array_equal(record.values["y"], record.values[name]) for name in states):
+    if "y" in named and any(np.array_equal(record.values["y"], record.values[name]) for name in states):
         named.remove("y")
     values = {name: record.values[name][row] for name in [*states, *named] if record.values[name].shape[-1]}
     norms = {name: np.linalg.norm(record.gradients[name][row], axis=-1) for name in states if name in record.gradients}
-    return Shown(record, title, values, gates_of(record), norms)
+    every = [*values.values(), *norms.values()]
+    lost = sum(int((~np.isfinite(array)).sum()) for array in every)
+    return Shown(record, title, _finite(values), gates_of(record), _finite(norms), lost)
+
+
+def _finite(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.where(np.isfinite(array), array, 0.0) for name, array in arrays.items()}
 
 
 def gates_of(record: LayerRecord) -> list[str]:
@@ -88,9 +99,12 @@ def _labels(pieces: list[str]) -> str:
     """The name of each step: on its side, unless it is short or Chinese, which goes down."""
     found = []
     for step, piece in enumerate(pieces):
-        name = small(piece)
+        whole = small(piece)
+        name = whole if len(whole) <= LONGEST else f"{whole[: LONGEST - 1]}…"
         way = "flat" if len(name) <= 1 else "down" if is_wide(name[0]) else "side"
-        found.append(f'<span class="{way}" data-step="{step}" title="{step + 1}: {escape(name)}">{escape(name)}</span>')
+        found.append(
+            f'<span class="{way}" data-step="{step}" title="{step + 1}: {escape(whole)}">{escape(name)}</span>'
+        )
     return "".join(found)
 
 
@@ -101,7 +115,8 @@ def _map(name: str, values: np.ndarray, layer: Shown, words: Words, *, hidden: b
     title = f"<b>{escape(name)}</b> <span>{escape(kind)}</span> <span>{words('units', count=str(units))}</span>"
     high = min(max(units * 0.2, 4), 18)
     picture = f'<img alt="{escape(name)}" src="{heat_map(values)}" style="height:{high:g}rem">'
-    return _lane("map", title, picture, f' data-value="{escape(name)}"{" hidden" if hidden else ""}')
+    kinds = "map state" if name in layer.record.cell.states else "map"
+    return _lane(kinds, title, picture, f' data-value="{escape(name)}"{" hidden" if hidden else ""}')
 
 
 def _gate(name: str, layer: Shown, words: Words) -> str:

@@ -36,13 +36,37 @@
     all(`[data-step="${step}"]`).forEach((piece) => piece.classList.add("here"));
     const alike = all(".alike");
     if (alike.length) alike.forEach((one) => (one.hidden = one.dataset.step !== String(step)));
-    const shown = told.layers[layer];
-    const parts = Object.entries(told.saliency).map(([, row]) => number(row[step]));
-    const gates = shown.gates.map((name) => `${name} ${number(mean(layer, name, step))}`);
-    const norms = Object.entries(shown.norms).map(([name, row]) => `|∂${name}| ${number(row[step])}`);
-    for (const line of all(".readout")) {
-      line.replaceChildren(Object.assign(document.createElement("b"), { textContent: `${step + 1} · ${told.pieces[step]}` }));
-      line.append(`  ${[parts.join(" / "), ...gates, ...norms].join("   ")}`);
+    all(".readout").forEach((line) => line.replaceChildren(...readout(step)));
+  }
+
+  // The numbers of a step: what each group is called, and its numbers by name.
+  function readout(step) {
+    const { words, saliency, layers } = told;
+    const { gates, norms } = layers[layer];
+    const groups = [
+      [words.speaks, Object.entries(saliency).map(([name, row]) => [words[name].toLowerCase(), number(row[step])])],
+      [words["mean of gates"], gates.map((name) => [name, number(mean(layer, name, step))])],
+      [words["length of gradient"], Object.entries(norms).map(([name, row]) => [name, number(row[step])])],
+    ].filter(([, row]) => row.length);
+    const made = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+    const parts = [made("b", `${step + 1} · ${told.pieces[step]}`)];
+    for (const [title, row] of groups) {
+      const group = made("span", `${title}: `);
+      row.forEach(([name, value], k) => group.append(k ? ", " : "", `${name} `, made("b", value)));
+      parts.push(group);
+    }
+    return parts;
+  }
+
+  // Brings the column of a step into view, where it was not picked with the pointer.
+  function show(step) {
+    for (const lanes of all(".lanes")) {
+      const box = lanes.parentElement;
+      const track = lanes.querySelector(".track");
+      const place = track.offsetLeft + (track.offsetWidth * (step + 0.5)) / told.pieces.length;
+      const gutter = track.offsetLeft;
+      if (place < box.scrollLeft + gutter || place > box.scrollLeft + box.clientWidth)
+        box.scrollLeft = place - (box.clientWidth + gutter) / 2;
     }
   }
 
@@ -59,13 +83,17 @@
       if (!way) return;
       event.preventDefault();
       const now = Number(lanes.style.getPropertyValue("--at") || -1) + way;
-      pick(Math.min(Math.max(now, 0), told.pieces.length - 1));
+      const step = Math.min(Math.max(now, 0), told.pieces.length - 1);
+      pick(step);
+      show(step);
     });
   }
   for (const text of all(".text")) {
     const at = (event) => {
       const piece = event.target.closest("[data-step]");
-      if (piece) pick(Number(piece.dataset.step));
+      if (!piece) return;
+      pick(Number(piece.dataset.step));
+      show(Number(piece.dataset.step));
     };
     text.addEventListener("pointerover", at);
     text.addEventListener("pointerdown", at);
@@ -80,9 +108,13 @@
     if (!(known.value in told.layers[layer].values)) known.value = Object.keys(told.layers[layer].values)[0];
     all(".lane.map").forEach((map) => (map.hidden = map.dataset.value !== known.value));
   }
-  const rows = Object.values(told.saliency)[0];
-  const sizes = rows.map(Math.abs);
-  if (sizes.length) pick(sizes.indexOf(Math.max(...sizes)));
+  const method = document.querySelector("[name=method]:checked").value;
+  const sizes = Object.values(told.saliency)[Number(method)].map(Math.abs);
+  if (sizes.length) {
+    const most = sizes.indexOf(Math.max(...sizes));
+    pick(most);
+    show(most);
+  }
 
   for (const id of ["which-layer", "which-value"]) byId(id)?.addEventListener("change", showLayer);
   showLayer();

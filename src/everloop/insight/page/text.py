@@ -16,14 +16,14 @@ SMALL = {" ": "␣", "\n": "↵", "\t": "⇥", "": "∅"}
 def coloured(pieces: Sequence[str], values: np.ndarray, *, at: int | None = None) -> str:
     """The input, each piece coloured by its value. at: a piece to be marked."""
     shares = share_of(values)
-    apart = set_apart(pieces)
+    apart, kind = set_apart(pieces), "text letters" if are_letters(pieces) else "text"
     parts = []
     for step, (piece, share, value) in enumerate(zip(pieces, shares, values, strict=True)):
         here = ' aria-current="true"' if step == at else ""
         parts.append(
             f'{apart[step]}<span {tint(share)} data-step="{step}" title="{value:+.3g}"{here}>{_shown(piece)}</span>'
         )
-    return f'<p class="text" dir="auto">{"".join(parts)}</p>'
+    return f'<p class="{kind}" dir="auto">{"".join(parts)}</p>'
 
 
 def excerpt(pieces: Sequence[str], begin: int, end: int, at: int) -> str:
@@ -43,13 +43,17 @@ def small(piece: str) -> str:
 
 def set_apart(pieces: Sequence[str]) -> list[str]:
     """What stands before each piece: a space between words, nothing between letters or Chinese words."""
-    letters = all(len(piece) <= 1 for piece in pieces) or any(piece[:1].isspace() for piece in pieces)
-    found = []
+    letters, found = are_letters(pieces), []
     for k, piece in enumerate(pieces):
         before = pieces[k - 1] if k else ""
         joined = letters or not k or piece.startswith(CLOSING) or is_wide(piece[:1]) or is_wide(before[-1:])
         found.append("" if joined else " ")
     return found
+
+
+def are_letters(pieces: Sequence[str]) -> bool:
+    """Whether the pieces make the text as they are, spaces included."""
+    return all(len(piece) <= 1 for piece in pieces) or any(piece[:1].isspace() for piece in pieces)
 
 
 def is_wide(letter: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 Language = Literal["en", "zh"]
 
 WORDS: dict[str, tuple[str, str]] = {
-    "why": ("Why this answer", "为什么是这个答案"),
+    "why": ("Why this answer: {answer}", "为什么是这个答案：{answer}"),
     "says": ("The model says {answer}, with a probability of {share}.", "模型的答案是 {answer}，概率为 {share}。"),
     "says value": ("The model says {answer}: {value}.", "模型的答案是 {answer}：{value}。"),
     "explained": (
@@ -28,9 +28,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "integrated gradients": ("Integrated gradients", "积分梯度"),
     "occlusion": ("Occlusion", "遮挡"),
     "about integrated gradients": (
-        "What each piece adds to the score, summed up on the way from an empty input to this one. The sum misses the "
-        "difference by {error}.",
-        "从空输入逐步走到当前输入，累加每一片段给得分带来的贡献。各贡献之和与得分之差相差 {error}。",
+        "What each piece adds to the score, summed up on the way from an empty input to this one. All together miss "
+        "the whole difference by {error}.",
+        "从空输入逐步走到当前输入，累加每一片段给得分带来的贡献。全部贡献之和与总差值相差 {error}。",
     ),
     "about occlusion": (
         "How much the score falls when the piece is taken away ({ablation} in its place).",
@@ -58,8 +58,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "inside": ("Inside, step by step", "逐步看内部"),
     "about inside": (
         "The network reads one piece after the other, from left to right, and carries a memory of numbers along, its "
-        "units. Each column is one step. Point at a step or tap it to see its numbers.",
-        "网络从左到右逐个读取片段，并带着由一组数字（单元）构成的记忆前进。每一列是一步。指向或点按某一步可查看其数值。",
+        "units. Each column is one step.",
+        "网络从左到右逐个读取片段，并带着由一组数字（单元）构成的记忆前进。每一列是一步。",
+    ),
+    "how to pick": (
+        "Point at a step, tap it, or use the arrow keys, to see its numbers.",
+        "指向或点按某一步，或使用方向键，可查看其数值。",
     ),
     "about backward": (
         "This direction reads from the end: its memory runs from right to left.",
@@ -88,8 +92,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "gradient": ("gradient of {state}", "{state} 的梯度"),
     "and": (", ", "，"),
     "about gradients": (
-        "The bars at the bottom say how strongly {what} hangs on the memory after each step: the length of the gradient "
-        "through all later steps. Each line is ten times the one below; an empty and a full bar are: {ranges}.",
+        "The bars at the bottom say how strongly {what} hangs on the memory after each step: the length of the "
+        "gradient through all later steps. Each line is ten times the one below; an empty and a full bar are {ranges}.",
         "最下面的条形表示{what}在多大程度上取决于每一步之后的记忆，即经过其后所有步骤的梯度长度。"
         "每条线是下一条的十倍；空条与满条分别为：{ranges}。",
     ),
@@ -133,13 +137,42 @@ WORDS: dict[str, tuple[str, str]] = {
     "loss": ("loss", "损失"),
     "left out": ("not kept, for want of room", "因空间不足未保留"),
     "not on page": ("not on this page, for want of room", "因空间不足未放入本页"),
+    "lost": ("values that are no finite numbers, shown as 0", "非有限数值（以 0 显示）"),
     "made": (
         "Every number on this page was computed from the network itself, for this one input. Nothing is loaded from "
         "elsewhere.",
         "本页的每个数字都由网络本身针对这一个输入计算得出，没有从别处加载任何内容。",
     ),
-    "step": ("step", "步"),
-    "of": ("of", "/"),
+    "mean of gates": ("gates on average", "各门均值"),
+    "length of gradient": ("length of the gradient", "梯度长度"),
+    "nothing": ("(nothing)", "（空）"),
+    "less than": ("less than {value}", "不到 {value}"),
+}
+
+FACTS = {
+    "cell": "单元类型",
+    "parameters": "参数",
+    "text": "文本",
+    "words": "词",
+    "tags": "标签",
+    "classes": "类别",
+    "n-grams": "n 元组",
+    "weights of layers and n-grams": "循环层与 n 元组的权重",
+    "temperature": "温度",
+    "threshold": "阈值",
+    "input": "输入",
+    "output": "输出",
+    "window": "窗口",
+    "series": "序列",
+}
+"""What facts about a model are called in Chinese; those of other tasks keep their names."""
+
+ABLATIONS = {
+    "an unknown character": "一个未知字符",
+    "an unknown word": "一个未知的词",
+    "an unknown piece": "一个未知片段",
+    "the mean of the training data": "训练数据的均值",
+    "the mean of the rest of the window": "窗口其余部分的均值",
 }
 
 GATES: dict[str, dict[str, tuple[str, str]]] = {
@@ -170,6 +203,12 @@ class Words:
     def gate(self, cell: str, name: str) -> str:
         known = GATES.get(cell, {}).get(name)
         return known[self._column] if known else ""
+
+    def fact(self, name: str) -> str:
+        return FACTS.get(name, name) if self.language == "zh" else name
+
+    def ablation(self, name: str) -> str:
+        return ABLATIONS.get(name, name) if self.language == "zh" else name
 
     def quoted(self, text: str) -> str:
         return f"“{text}”"

@@ -104,7 +104,8 @@ class Classifier(Task):
 
     For texts: pairs: most pairs of neighbouring pieces that have an embedding of their own, added to that of the first
     (-1: 30,000 for characters, none for words; 0: none). ngrams: most runs of pieces that a linear model beside the
-    layers knows (-1: 200,000; 0: no such model); how much each of the two counts, validation decides. word_dropout:
+    layers knows (-1: 200,000; 0: no such model), which starts at the weights of naive Bayes (after Wang and Manning
+    2012); how much each of the two counts, validation decides. word_dropout:
     share of pieces replaced by `unknown` in training (-1: 0.2 for words, else 0.1). unit: characters, words or
     subwords; auto looks at the data. length: pieces of a text that are read at most.
 

@@ -53,9 +53,7 @@ def _text(task: Generator, given: str, target: str | None, at: int | None, hidde
     with torch.no_grad():
         answers = ranked(names, run(network)[0, step].double().softmax(-1).cpu().numpy())
     without = with_more(lambda more: _text(task, given, target, at, more), hidden, len(pieces))
-    return Inside(
-        network, pieces, run, answers, score, loss if len(following) else None, without, UNKNOWN[codec.unit]
-    )
+    return Inside(network, pieces, run, answers, score, loss if len(following) else None, without, UNKNOWN[codec.unit])
 
 
 def _prompt(task: Generator, given: str) -> tuple[np.ndarray, list[str]]:

@@ -304,7 +304,8 @@ class Seq2Seq(Task):
 
     def inside(self, given: Any, target: Any = None, *, at: int | None = None) -> Inside:
         self._check_fitted()
-        return look(self, *self._inputs([given]), target, at)
+        (given,) = self._inputs([given])
+        return look(self, given, target, at)
 
     def evaluate(self, inputs: Sequence[Any], targets: Sequence[str]) -> dict[str, float]:
         """The metrics on other pairs."""
