@@ -201,8 +201,8 @@ def test_what_torch_refuses_in_a_call_is_refused_in_its_words(name: str, given: 
 
 def test_a_state_called_y_that_is_not_put_out_does_not_take_the_place_of_the_output() -> None:
     @cell(states="h y", gates="n")
-    def two_states(x, h, y, W, U):
-        y = 0.5 * y + x
+    def two_states(x, h, y, W, U, b):
+        y = 0.5 * y + tanh(b.n)
         return tanh(W.n @ x + U.n @ h), y
 
     layer, x = Recurrent(two_states, 4, 4), torch.randn(2, 3, 4)
