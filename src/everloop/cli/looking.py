@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from everloop.cli._app import app
-from everloop.cli._console import fail, output, say
+from everloop.cli._console import output, say
 from everloop.cli._flags import setting
 
 
@@ -70,10 +70,6 @@ def lab(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,
 ) -> None:
     """A page on this machine: watch networks think and learn, race cells, write one, talk to a model."""
-    try:
-        from everloop.lab.server import serve_lab
-    except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "uvicorn", "websockets", "starlette"):
-            raise
-        fail(f"this needs the package {error.name}, which is not installed: pip install 'everloop[lab]'", 1)
+    from everloop.lab import serve_lab
+
     serve_lab(port, open_browser=browser, runs=runs)
