@@ -21,7 +21,10 @@ import torch
 from safetensors.torch import load_file
 
 import everloop
-from everloop import cells, cli, tasks
+from everloop import cells, tasks
+from everloop.cli._flags import DATA_FLAGS
+from everloop.cli.learning import TASK_FLAGS, _model
+from everloop.cli.learning import train as train_command
 from everloop.tasks import load
 
 Command = Callable[..., Any]
@@ -148,7 +151,7 @@ class TestTrain:
         options = load("run").get_params()
         assert {name: options[name] for name in flags} == flags
         assert options["word_dropout"] == 0.25
-        assert set(flags) | {"window"} == cli._TASK_FLAGS
+        assert set(flags) | {"window"} == TASK_FLAGS
 
     def test_set_comes_after_flags_and_a_configuration(self, everloop_command, reviews_csv):
         everloop_command("train", "reviews.csv", *SMALL, "--out", "first")
@@ -234,7 +237,7 @@ def stop_at_update(patch: pytest.MonkeyPatch, k: int) -> None:
 class TestAgreement:
     """The flags of `train` and the options of the tasks are the same, but for these."""
 
-    NOT_OPTIONS = frozenset({"file", "task", "out", "resume", "config", "quiet", "settings", *cli._DATA_FLAGS})
+    NOT_OPTIONS = frozenset({"file", "task", "out", "resume", "config", "quiet", "settings", *DATA_FLAGS})
     BY_SET_ONLY = frozenset(
         {
             *("attention", "bands", "beam", "bonus", "calendar", "calibrate", "channels", "characters", "chords"),
@@ -253,24 +256,24 @@ class TestAgreement:
         }
 
     def test_every_flag_is_an_option_of_some_task(self):
-        flags = set(inspect.signature(cli.train).parameters) - self.NOT_OPTIONS
-        assert flags == cli._TASK_FLAGS
+        flags = set(inspect.signature(train_command).parameters) - self.NOT_OPTIONS
+        assert flags == TASK_FLAGS
         assert flags <= set().union(*self.options().values())
 
     def test_every_option_has_a_flag_or_is_set(self):
-        assert set().union(*self.options().values()) - cli._TASK_FLAGS == self.BY_SET_ONLY
+        assert set().union(*self.options().values()) - TASK_FLAGS == self.BY_SET_ONLY
 
     def test_every_option_can_be_set(self):
         for name, options in self.options().items():
             defaults = tasks.get(name)().get_params()
             for option in options:
                 text = json.dumps(defaults[option])
-                task = cli._model(name, {}, {}, [f"{option}={text}"])
+                task = _model(name, {}, {}, [f"{option}={text}"])
                 assert json.loads(json.dumps(task.get_params())) == json.loads(json.dumps(defaults))
 
     def test_every_data_flag_is_read_by_some_task(self):
         read = {name for task in tasks.names() for name in inspect.signature(tasks.get(task).read).parameters}
-        assert set(cli._DATA_FLAGS) <= read
+        assert set(DATA_FLAGS) <= read
 
 
 class TestTune:
@@ -433,7 +436,7 @@ class TestShow:
     def test_help_of_train_names_every_flag(self, everloop_command, monkeypatch):
         monkeypatch.setenv("COLUMNS", "120")
         out = everloop_command("train", "--help").out
-        for name in cli._TASK_FLAGS | {"input", "target", "out", "resume", "config", "set", "quiet"}:
+        for name in TASK_FLAGS | {"input", "target", "out", "resume", "config", "set", "quiet"}:
             assert f"--{name.replace('_', '-')}" in out
 
 

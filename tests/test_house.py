@@ -31,7 +31,7 @@ TABLE: dict[str, set[str]] = {
     "tasks": {"nn", "stream", "data", "insight"},
     "testing": {"nn", "export", "data", "insight", "tasks", "cells", "backends", "compiler", "lang", "stream"},
 }
-EVERYTHING = {"bench", "cli", "demo", "serve", "lab", "__main__"}
+EVERYTHING = {"bench", "cli", "demo", "inspecting", "serve", "lab", "__main__"}
 
 # Folders that may import none of these, however late. Type hints count as well: what only they need is needed.
 WITHOUT = {

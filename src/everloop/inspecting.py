@@ -8,7 +8,9 @@ from typing import Any
 
 from everloop.data.files import is_readable
 from everloop.data.notes import Notes
+from everloop.insight.answer_figure import save_figure
 from everloop.insight.explanation import explain_answer
+from everloop.insight.figures import SUFFIXES
 from everloop.insight.page import render_page
 from everloop.insight.page.words import Language
 from everloop.tasks import load
@@ -30,7 +32,8 @@ def inspect_run(
     language: Language = "en",
     say: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Write the page, and say where: `out`, or `inspect.html` in the run folder.
+    """Write the page, and say where: `out`, or `inspect.html` in the run folder. To an `out` that ends in .png or .svg,
+    draw the figure of the inside instead, for a paper.
 
     input: a text, or a file that holds one input (of a table, the first row), whose truth is the target unless one is
     given. at: whose answer is asked, where there are several (`Task.inside`). say: is told what is left out, and why.
@@ -46,6 +49,8 @@ def inspect_run(
     with model.few_threads():
         answer = explain_answer(model, given, target, at=at, others=others, labels=labels)
     path = Path(run) / "inspect.html" if out is None else Path(out)
+    if path.suffix in SUFFIXES:
+        return save_figure(answer, path)
     path.write_text(render_page(answer, language=language), encoding="utf-8")
     return path
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from everloop import Recurrent
 from everloop.insight.inside import Inside
@@ -88,6 +89,34 @@ def test_integrated_gradients_are_complete(cell: str, how: dict[str, Any]) -> No
     assert found.error == abs(found.values.sum() - (found.score - found.empty))
     assert_close(found.score, score_of(inside, found.answer), SAME)
     assert found.answer == inside.answers[0][0]
+
+
+class Torch(nn.Module):
+    """The same with a layer of torch, which reads padded or packed steps, the batch or the time first."""
+
+    def __init__(self, batch_first: bool, packed: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.packed = nn.Embedding(12, 5), packed
+        self.layer = nn.LSTM(5, 6, batch_first=batch_first)
+        self.linear = nn.Linear(6, 2)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embedding(ids if self.layer.batch_first else ids.T)
+        if self.packed:
+            x = pack_padded_sequence(x, torch.tensor([ids.shape[1]]), batch_first=self.layer.batch_first)
+        _, (h, _) = self.layer(x)
+        return self.linear(h[-1]).log_softmax(-1)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("packed", [True, False])
+def test_layers_of_torch_do_as_well(batch_first: bool, packed: bool) -> None:
+    inside = inside_of(Torch(batch_first, packed), IDS)
+    found = integrated_gradients(inside)
+    assert found.values.shape == (len(IDS),)
+    assert_close(found.values.sum(), found.score - found.empty, SAME)
+    assert_close(found.values, integrated_gradients(inside_of(Torch(True, False), IDS)).values, SAME)
 
 
 def test_the_score_of_nothing_is_that_of_zeros() -> None:

@@ -25,7 +25,7 @@ def inspect(
         typer.Option(help="Whose answer is asked, from 0: of a tagger the word, of a forecaster the step ahead, ..."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The page. Default: inspect.html in the run folder.")
+        Path | None, typer.Option("--out", help="The page; .png or .svg: the figure. Default: inspect.html in the run.")
     ] = None,
     language: Annotated[Literal["en", "zh"], typer.Option(help="Of the page.")] = "en",
 ) -> None:

@@ -107,8 +107,8 @@ def forward(graph: Graph, style: Style = TEXT) -> list[str]:
     A matrix that is made of others has a line of its own; in one that is made of numbers, i and j are the row and the
     column of an entry, counted from 0.
     """
-    graph = _distinct(graph)
-    written = _Writer(graph, style)
+    graph = distinct(graph)
+    written = Writer(graph, style)
     lines = [style.line.format(written.labels[node], written.write(node, top=True)) for node in written.shown]
     lines += [
         style.line.format(style.name(name), written.write(node))
@@ -127,10 +127,10 @@ def backward(graph: Graph, style: Style = TEXT) -> list[str]:
     ∂y is the gradient that the output receives at this step, δh₊ what the step after hands back, δh₋ what
     this step hands to the one before. Weight gradients are sums over steps.
     """
-    graph = _distinct(graph)
+    graph = distinct(graph)
     adjoint = differentiate(graph)
     formulas = through_made(graph)
-    written = _Writer(adjoint.graph, style, states=tuple(graph.states), formulas=tuple(formulas.values()))
+    written = Writer(adjoint.graph, style, states=tuple(graph.states), formulas=tuple(formulas.values()))
     lines = [style.line.format(written.labels[node], written.write(node, top=True)) for node in written.shown]
     for name in graph.states:
         label = style.gradient.format(style.old.format(style.name(name)))
@@ -147,7 +147,7 @@ def aligned(lines: list[str]) -> list[str]:
     return ["\\begin{aligned}", *(f"  {line} \\\\" for line in lines), "\\end{aligned}"]
 
 
-def _weights(adjoint: Adjoint, written: _Writer, formulas: dict[str, Expr]) -> list[str]:
+def _weights(adjoint: Adjoint, written: Writer, formulas: dict[str, Expr]) -> list[str]:
     """The gradients of the parameters; those of made matrices first, because those they are made of need them."""
     style, lines = written.style, []
     total = style.outer.split(" ")[0].strip("{}")
@@ -173,7 +173,7 @@ def _is_function(node: Expr) -> bool:
     return node in composites and bool(node.args)
 
 
-class _Writer:
+class Writer:
     """Writes expressions of a graph; a value that has a name is written as its name.
 
     states: of a backward step, the states of the forward one. formulas: more to be written, on matrices.
@@ -317,7 +317,7 @@ def _is_gradient(leaf: Expr) -> bool:
     return str(leaf.attr).startswith("d:")
 
 
-def _distinct(graph: Graph) -> Graph:
+def distinct(graph: Graph) -> Graph:
     """No two values of one name: a variable that was given several values, or has the name of an input or of a state
     without being its new value, is primed.
     """

@@ -73,7 +73,8 @@ def along(
     ends = None if lengths is None else [int(length) for length in np.asarray(lengths)]
     with torch.no_grad(), use_backend(REFERENCE):
         *_, (history,) = layer(x, state, ends, return_states=list(numbers.values()))
-    return {name: history[number].numpy() for name, number in chosen.items()}
+    # A value may be a parameter itself, which torch goes on to watch.
+    return {name: history[number].detach().numpy() for name, number in chosen.items()}
 
 
 def turned(values: np.ndarray, lengths: ArrayLike | None = None) -> np.ndarray:

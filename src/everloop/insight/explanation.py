@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp
 from typing import Any, Literal
 
@@ -21,7 +21,11 @@ from everloop.insight.saliency import (
     occlusion,
     score_of,
 )
+from everloop.insight.units import FoundUnit, Watched
 from everloop.nn import Recurrent
+
+FOLLOWED = ("quotes", "brackets", "line")
+"""Properties of texts for which the unit that follows them best is looked for."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Answer:
     recording: all that happened inside. Its gradients are those of the loss against the target, or without one of the
     score of the asked answer with its sign turned: of its surprise. layers: those of the recording whose steps the
     pieces are, row: which of their sequences is asked about (a forecaster has one for each column).
+    followers: the unit that follows each of FOLLOWED best, in the other inputs, where there is something to follow.
     saliency, tests: by each method, in the same order. ablation: what stands in for a piece that is taken away.
     """
 
@@ -71,6 +76,12 @@ class Answer:
     ablation: str
     attention: Attention | None = None
     elsewhere: Elsewhere | None = None
+    followers: dict[str, FoundUnit] = field(default_factory=dict)
+
+    @property
+    def best(self) -> int:
+        """Which method finds what the answer rests on best, as its test says."""
+        return min(range(len(self.tests)), key=lambda k: (self.tests[k].chance, float(self.tests[k].most_first.mean())))
 
 
 def explain_answer(
@@ -93,6 +104,8 @@ def explain_answer(
     an answer at every step. others: inputs to look for like states in, labels: of each, to show beside it. steps,
     orders: of `integrated_gradients` and `deletion_test`, whose random orders are drawn with seed.
     """
+    if len(labels) not in (0, len(others)):
+        raise ValueError(f"labels: {len(labels)} came for {len(others)} other inputs; expected one each, or none")
     inside: Inside = model if isinstance(model, Inside) else model.inside(input, target, at=at)
     found = [integrated_gradients(inside, answer, steps=steps), occlusion(inside, answer)]
     asked = found[0].answer
@@ -100,6 +113,7 @@ def explain_answer(
     layers = reading_layers(recording, inside.reads)
     known: dict[frozenset[int], float] = {}
     row = [name for name, _ in inside.answers].index(asked) if len(layers[0].x) > 1 else 0
+    found_elsewhere, followers = _from_others(model, inside, top_outputs(layers, row), others, labels)
     return Answer(
         model=type(inside.network if model is inside else model).__name__,
         facts=_facts(model, inside.network),
@@ -115,7 +129,8 @@ def explain_answer(
         tests=[deletion_test(inside, one, orders=orders, seed=seed, known=known) for one in found],
         ablation=inside.ablation,
         attention=_attention(model, input),
-        elsewhere=_elsewhere(model, inside, top_outputs(layers, row), others, labels),
+        elsewhere=found_elsewhere,
+        followers=followers,
     )
 
 
@@ -153,16 +168,20 @@ def _attention(model: Any, input: Any) -> Attention | None:
     return Attention(list(seen.read), list(seen.written), np.asarray(seen.weights), seen.copied)
 
 
-def _elsewhere(
+def _from_others(
     model: Any, inside: Inside, outputs: np.ndarray, others: Sequence[Any], labels: Sequence[Any]
-) -> Elsewhere | None:
-    if not len(others) or model is inside:
-        return None
-    if len(labels) not in (0, len(others)):
-        raise ValueError(f"labels: {len(labels)} came for {len(others)} other inputs; expected one each, or none")
+) -> tuple[Elsewhere | None, dict[str, FoundUnit]]:
+    if model is inside:
+        return None, {}
     found = [model.inside(given) for given in others]
     different = [k for k, other in enumerate(found) if other.pieces != inside.pieces]
     if not different:
-        return None
+        return None, {}
     places = collect(found[k] for k in different)
-    return Elsewhere(nearest(places, outputs), [str(labels[k]) for k in different if len(labels)], len(places.pieces))
+    told = [str(labels[k]) for k in different if len(labels)]
+    elsewhere = Elsewhere(nearest(places, outputs), told, len(places.pieces))
+    if len(different) < 2:
+        return elsewhere, {}
+    watched = Watched.of(found[k] for k in different)
+    followed = [name for name in FOLLOWED if watched.changes(name)]
+    return elsewhere, {name: watched.following(name, count=1)[0] for name in followed}

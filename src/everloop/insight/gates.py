@@ -59,8 +59,8 @@ def half_life(one: LayerRecord, lengths: ArrayLike | None = None) -> dict[str, n
     groups = _groups(_handed_on(graph))
     shares = along(one, lambda graph: {"/".join(pair): node for pair, node in _handed_on(graph).items()}, lengths)
     there = _there(one, lengths)
-    if there.shape[1] > 1:
-        there = there & (np.arange(there.shape[1]) > 0)
+    later = there & (np.arange(there.shape[1]) > 0)
+    there = later if later.any() else there
     found: dict[str, np.ndarray] = {}
     for group in groups:
         rate = _growth(group, shares, there)

@@ -4,12 +4,13 @@ place in a line, or anything that can be computed from the pieces read so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from everloop.insight.inside import Inside
 from everloop.insight.neighbours import reading_layers
 from everloop.insight.recording import LayerRecord, Recording, record
 
@@ -77,44 +78,71 @@ def find_units(
     model: a fitted task. inputs: texts, or whatever it reads: half of them, drawn with seed, are for choosing, the rest
     for measuring. follows: one of PROPERTIES, or a function of the pieces of an input.
     """
-    what = _property(follows)
-    if len(inputs) < 2:
-        raise ValueError(f"inputs: {len(inputs)} came; expected two or more: some to choose on, others to measure on")
-    for_measuring = set(np.random.default_rng(seed).permutation(len(inputs))[: len(inputs) // 2].tolist())
-    halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    truths: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    names: list[UnitName] = []
-    for k, given in enumerate(inputs):
-        inside = model.inside(given)
-        recording = record(inside)
-        layers = reading_layers(recording, inside.reads)
-        names = unit_names(layers)
-        halves[k in for_measuring].append(np.concatenate([values for _, _, values in _states(layers)], -1))
-        truths[k in for_measuring].append(_checked(what(inside.pieces), len(inside.pieces)))
-    is_number = any(truth.dtype != bool for half in truths for truth in half)
-    rate = _correlation if is_number else _auc
-    (chosen, truth), (other, other_truth) = (
-        (np.concatenate(values), np.concatenate(found)) for values, found in zip(halves, truths, strict=True)
-    )
-    for found, half in ((truth, "choose"), (other_truth, "measure")):
-        if len(np.unique(found)) < 2:
-            raise ValueError(f"the property is {found[0]} at every step of the inputs to {half} on: nothing to follow")
-    rated, nothing = rate(chosen, truth), 0.0 if is_number else 0.5
-    best = np.argsort(-np.abs(rated - nothing), kind="stable")[:count]
-    signs = np.where(rated[best] >= nothing, 1, -1)
-    held_out = rate(other[:, best] * signs, other_truth)
-    return [
-        FoundUnit(
-            names[place],
-            "correlation" if is_number else "auc",
-            float(reached),
-            float(nothing + abs(rated[place] - nothing)),
-            int(sign),
-            len(names),
-            len(other),
-        )
-        for place, sign, reached in zip(best, signs, held_out, strict=True)
-    ]
+    return Watched.of(model.inside(given) for given in inputs).following(follows, count=count, seed=seed)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What every unit of every state did along some inputs: values [T, U] of each, U as the names are, and pieces."""
+
+    names: list[UnitName]
+    values: list[np.ndarray]
+    pieces: list[list[str]]
+
+    @classmethod
+    def of(cls, insides: Iterable[Inside]) -> Watched:
+        found = cls([], [], [])
+        for inside in insides:
+            layers = reading_layers(record(inside), inside.reads)
+            found.names[:] = unit_names(layers)
+            found.values.append(np.concatenate([values for _, _, values in _states(layers)], -1))
+            found.pieces.append(list(inside.pieces))
+        if len(found.pieces) < 2:
+            came = len(found.pieces)
+            raise ValueError(f"inputs: {came} came; expected two or more: some to choose on, others to measure on")
+        return found
+
+    def changes(self, follows: str | Property, *, seed: int = 0) -> bool:
+        """Whether there is something to follow: in what is chosen on, and in what is measured on."""
+        return all(len(np.unique(truth)) > 1 for truth in self._truths(follows, self._halves(seed)))
+
+    def following(self, follows: str | Property, *, count: int = 3, seed: int = 0) -> list[FoundUnit]:
+        """See `find_units`."""
+        halves = self._halves(seed)
+        truth, other_truth = self._truths(follows, halves)
+        for found, half in ((truth, "choose"), (other_truth, "measure")):
+            if len(np.unique(found)) < 2:
+                raise ValueError(
+                    f"the property is {found[0]} at every step of the inputs to {half} on: nothing to follow"
+                )
+        chosen, other = (np.concatenate([self.values[k] for k in half]) for half in halves)
+        is_number = truth.dtype != bool or other_truth.dtype != bool
+        rate, nothing = (_correlation, 0.0) if is_number else (_auc, 0.5)
+        rated = rate(chosen, truth)
+        best = np.argsort(-np.abs(rated - nothing), kind="stable")[:count]
+        signs = np.where(rated[best] >= nothing, 1, -1)
+        held_out = rate(other[:, best] * signs, other_truth)
+        return [
+            FoundUnit(
+                self.names[place],
+                "correlation" if is_number else "auc",
+                float(reached),
+                float(nothing + abs(rated[place] - nothing)),
+                int(sign),
+                len(self.names),
+                len(other),
+            )
+            for place, sign, reached in zip(best, signs, held_out, strict=True)
+        ]
+
+    def _halves(self, seed: int) -> tuple[list[int], list[int]]:
+        """The inputs to choose on, and those to measure on."""
+        order = np.random.default_rng(seed).permutation(len(self.pieces)).tolist()
+        return sorted(order[len(order) // 2 :]), sorted(order[: len(order) // 2])
+
+    def _truths(self, follows: str | Property, halves: tuple[list[int], list[int]]) -> list[np.ndarray]:
+        what = _property(follows)
+        return [np.concatenate([_checked(what(self.pieces[k]), len(self.pieces[k])) for k in half]) for half in halves]
 
 
 def unit_names(layers: Sequence[LayerRecord]) -> list[UnitName]:

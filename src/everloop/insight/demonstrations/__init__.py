@@ -39,7 +39,8 @@ def demonstrate(
 ) -> Demonstrated:
     """Run one of NAMES, and keep its figure as .png or .svg if `out` says where.
 
-    options: of that demonstration, by name, such as {"seed": 1}. theme: "light", "dark", or "auto", an SVG that follows
+    options: of that demonstration, by name, such as {"seed": 1, "cells": ["gru", "lstm"]}; a list may also be a text,
+    "gru,lstm". theme: "light", "dark", or "auto", an SVG that follows
     the page around it. Takes seconds; "carrying" some two minutes.
     """
     if name not in NAMES:
@@ -47,17 +48,40 @@ def demonstrate(
     # Before the work and not after it.
     look, path = look_of(theme), None if out is None else checked(out)
     module = importlib.import_module(f"{__name__}.{name}")
-    known = list(inspect.signature(module.run).parameters)
-    for option in options or {}:
+    known = {option: given.default for option, given in inspect.signature(module.run).parameters.items()}
+    asked: dict[str, Any] = {}
+    for option, value in (options or {}).items():
         if option not in known:
             raise ValueError(f"{name}: option {option!r} came; there are {', '.join(known)}")
+        asked[option] = _read(f"{name}: option {option}", value, known[option])
     import torch
 
     # The networks start from torch's own generator, which the caller finds as it was.
     with torch.random.fork_rng(devices=[]):
-        found = module.run(**(options or {}))
+        found = module.run(**asked)
     if path is None:
         return Demonstrated(name, found.summary, found, None)
     with styled(look):
         figure = module.draw(found, look)
     return Demonstrated(name, found.summary, found, save(figure, path, theme))
+
+
+def _read(what: str, value: Any, default: Any) -> Any:
+    """A value as its default is: one of several, or one."""
+    if not isinstance(default, tuple):
+        return _one(what, value, default)
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    if not parts:
+        raise ValueError(f"{what}: none came; expected one or more, such as {default[0]}")
+    return tuple(_one(what, part, default[0]) for part in parts)
+
+
+def _one(what: str, value: Any, default: Any) -> Any:
+    kind = type(default)
+    try:
+        found = kind(value.strip() if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or (not isinstance(value, str) and found != value):
+        raise ValueError(f"{what}: {value!r} came; expected something like {default!r}")
+    return found

@@ -6,9 +6,8 @@ matters is there as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
-from math import exp
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,13 @@ from everloop.insight.explanation import Answer, Attention, Elsewhere
 from everloop.insight.neighbours import around
 from everloop.insight.page.data import data_of, fitting
 from everloop.insight.page.drawing import deletion_chart, tint
-from everloop.insight.page.lanes import Shown, notes, shown, timeline
-from everloop.insight.page.text import coloured, excerpt, small
+from everloop.insight.page.lanes import Shown, notes, shown, timeline, title_of
+from everloop.insight.page.text import coloured, excerpt, percent, small
+from everloop.insight.page.units import units_of
 from everloop.insight.page.words import Language, Words
-from everloop.insight.recording import LayerRecord
 from everloop.insight.saliency import DeletionTest, Saliency
 
-ANSWERS_SHOWN, UNITS_SHOWN, STRONGEST = 5, 3, 5
+ANSWERS_SHOWN, STRONGEST = 5, 5
 REACH = 7
 """Pieces around a step of another input that are shown with it."""
 
@@ -31,13 +30,13 @@ REACH = 7
 def render_page(answer: Answer, *, language: Language = "en") -> str:
     """The page as one string of HTML; every text is escaped. language: "en" or "zh"."""
     words = Words(language)
-    layers, gone = fitting([shown(record, answer.row, _title(answer, record, words)) for record in answer.layers])
-    best = _most_convincing(answer.tests)
+    layers, gone = fitting([shown(record, answer.row, title_of(answer, record, words)) for record in answer.layers])
+    saliency = answer.saliency[answer.best]
     sections = [
-        _section("why", words("what speaks"), _saliency(answer, best, words)),
-        _section("inside", words("inside"), _inside(answer, layers, answer.saliency[best], words)),
-        _section("units", words("one unit"), _units(answer, layers, words)),
-        _section("elsewhere", words("elsewhere"), _elsewhere(answer, answer.saliency[best], words)),
+        _section("why", words("what speaks"), _saliency(answer, words)),
+        _section("inside", words("inside"), _inside(answer, layers, saliency, words)),
+        _section("units", words("one unit"), units_of(answer, layers, words)),
+        _section("elsewhere", words("elsewhere"), _elsewhere(answer, saliency, words)),
         _section("attention", words("attention"), _attention(answer.attention, words)),
         _section("numbers-used", words("numbers"), _facts(answer, gone, sum(layer.lost for layer in layers), words)),
     ]
@@ -78,15 +77,14 @@ def _head(answer: Answer, words: Words) -> str:
     first, amount = answer.answers[0]
     sentences = [words("says value" if answer.unit == "value" else "says", **_given(first, amount, words))]
     if answer.asked != first:
-        known = dict(answer.answers).get(answer.asked)
-        amount = (_level(answer, answer.saliency[0].score)) if known is None else known
+        amount = float(_level(answer, np.array(answer.saliency[0].score)))
         key = "explained value" if answer.unit == "value" else "explained"
         sentences.append(words(key, **_given(answer.asked, amount, words)))
     if answer.target is not None:
         sentences.append(words("truth", target=words.quoted(answer.target)))
     cell = dict(answer.facts).get("cell", "")
     return (
-        f'<header>\n<p class="eyebrow">{escape(answer.model)}{" · " if cell else ""}{escape(cell)}</p>\n'
+        f'<header>\n<p class="eyebrow">{escape(words.model(answer.model))}{" · " if cell else ""}{escape(cell)}</p>\n'
         f'<h1 dir="auto">{escape(_heading(answer, words))}</h1>\n'
         f'<p class="summary">{escape(" ".join(sentences))}</p>\n{_answers(answer, words)}\n</header>'
     )
@@ -102,12 +100,13 @@ def _named(answer: str, words: Words) -> str:
 
 
 def _given(name: str, amount: float, words: Words) -> dict[str, str]:
-    return {"answer": words.quoted(_named(name, words)), "share": _percent(amount), "value": f"{amount:.4g}"}
+    return {"answer": words.quoted(_named(name, words)), "share": percent(amount), "value": f"{amount:.4g}"}
 
 
 def _answers(answer: Answer, words: Words) -> str:
+    shown_first, rest = answer.answers[:ANSWERS_SHOWN], answer.answers[ANSWERS_SHOWN:]
     rows = []
-    for name, amount in answer.answers[:ANSWERS_SHOWN]:
+    for name, amount in [*shown_first, *(pair for pair in rest if pair[0] == answer.asked)]:
         asked = ' class="asked"' if name == answer.asked else ""
         is_share = answer.unit != "value"
         bar = f'<i style="--w:{amount:.4f}"></i>' if is_share else ""
@@ -119,11 +118,7 @@ def _answers(answer: Answer, words: Words) -> str:
 # What speaks for it.
 
 
-def _most_convincing(tests: Sequence[DeletionTest]) -> int:
-    return min(range(len(tests)), key=lambda k: (tests[k].chance, float(tests[k].most_first.mean())))
-
-
-def _saliency(answer: Answer, best: int, words: Words) -> str:
+def _saliency(answer: Answer, words: Words) -> str:
     intro = escape(words("colours", answer=words.quoted(_named(answer.asked, words))))
     legend = (
         f'<p class="scale"><span>{escape(words("against"))}</span><i aria-hidden="true"></i>'
@@ -131,7 +126,7 @@ def _saliency(answer: Answer, best: int, words: Words) -> str:
     )
     tabs, panels = [], []
     for k, (found, test) in enumerate(zip(answer.saliency, answer.tests, strict=True)):
-        chosen = " checked" if k == best else ""
+        chosen = " checked" if k == answer.best else ""
         tabs.append(
             f'<label><input type="radio" name="method" value="{k}"{chosen}> {escape(words(found.method))}</label>'
         )
@@ -155,7 +150,7 @@ def _method(answer: Answer, found: Saliency, test: DeletionTest, words: Words) -
         beaten=str(test.beaten),
         orders=str(len(test.random)),
     )
-    curves = [np.asarray([_level(answer, v) for v in np.ravel(c)]).reshape(c.shape) for c in _curves(test)]
+    curves = [_level(answer, scores) for scores in (test.most_first, test.least_first, test.random)]
     names = [words("most first"), words("least first"), words("at random")]
     sign = "yes" if test.convinces else "no"
     return (
@@ -165,23 +160,12 @@ def _method(answer: Answer, found: Saliency, test: DeletionTest, words: Words) -
     )
 
 
-def _curves(test: DeletionTest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return test.most_first, test.least_first, test.random
-
-
-def _level(answer: Answer, score: float) -> float:
-    """A score as people read it: a probability, or the value itself."""
-    return score if answer.unit == "value" else exp(score)
+def _level(answer: Answer, scores: np.ndarray) -> np.ndarray:
+    """Scores as people read them: probabilities, or the values themselves."""
+    return scores if answer.unit == "value" else np.exp(scores)
 
 
 # Inside.
-
-
-def _title(answer: Answer, record: LayerRecord, words: Words) -> str:
-    parts = [f"{words('layer')} {record.layer + 1}"]
-    if any(layer.direction == "backward" for layer in answer.layers):
-        parts.append(words(record.direction))
-    return " · ".join(parts)
 
 
 def _inside(answer: Answer, layers: list[Shown], found: Saliency, words: Words) -> str:
@@ -208,52 +192,6 @@ def _choosers(layers: list[Shown], words: Words) -> str:
     options = "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in names)
     fields.append(f'<label>{escape(words("value"))} <select id="which-value">{options}</select></label>')
     return f'<div class="choosers needs-script">{"".join(fields)}</div>'
-
-
-# One unit at a time.
-
-
-def _units(answer: Answer, layers: list[Shown], words: Words) -> str:
-    best = telling_units(answer, layers)
-    if not best:
-        return ""
-    figures = []
-    for place, name, unit in best:
-        layer = layers[place]
-        values = layer.values[name][:, unit]
-        span = words("range", low=f"{values.min():.2f}", high=f"{values.max():.2f}")
-        figures.append(
-            f'<figure class="unit"><figcaption><b>{escape(name)}[{unit}]</b> {escape(layer.title)} · {escape(span)}'
-            f"</figcaption>{coloured(answer.pieces, values)}</figure>"
-        )
-    return f"<p>{escape(words('about units'))}</p>\n{''.join(figures)}\n{_picker(answer, layers, words)}"
-
-
-def telling_units(answer: Answer, layers: list[Shown]) -> list[tuple[int, str, int]]:
-    """The units whose values, times what hangs on them, come to most over the steps: (layer, state, unit)."""
-    rated = []
-    for place, layer in enumerate(layers):
-        for name in layer.norms:
-            if name in layer.values:
-                told = np.abs(layer.values[name] * layer.record.gradients[name][answer.row]).sum(0)
-                rated += [(float(amount), place, name, unit) for unit, amount in enumerate(told)]
-    rated.sort(key=lambda row: -row[0])
-    return [(place, name, unit) for amount, place, name, unit in rated[:UNITS_SHOWN] if amount > 0]
-
-
-def _picker(answer: Answer, layers: list[Shown], words: Words) -> str:
-    options = "".join(
-        f'<option value="{k} {escape(name)}">{escape(layer.title)} · {escape(name)}</option>'
-        for k, layer in enumerate(layers)
-        for name in layer.values
-    )
-    return (
-        f'<div class="picker needs-script"><h3>{escape(words("pick"))}</h3><div class="choosers">'
-        f'<label>{escape(words("value"))} <select id="unit-value">{options}</select></label>'
-        f'<label>{escape(words("unit"))} <input id="unit-number" type="number" min="0" value="0"></label>'
-        f'<input id="unit-slide" type="range" min="0" value="0" aria-label="{escape(words("unit"))}">'
-        f'<output id="unit-range"></output></div>{coloured(answer.pieces, np.zeros(len(answer.pieces)))}</div>'
-    )
 
 
 # Elsewhere, and attention.
@@ -289,7 +227,7 @@ def _attention(seen: Attention | None, words: Words) -> str:
     rows = []
     for k, (piece, weights) in enumerate(zip(seen.written, seen.weights, strict=True)):
         cells = "".join(f'<td {tint(float(share))} title="{share:.3f}"></td>' for share in weights)
-        copied = "" if seen.copied is None else f'<td class="copied">{_percent(float(seen.copied[k]))}</td>'
+        copied = "" if seen.copied is None else f'<td class="copied">{percent(float(seen.copied[k]))}</td>'
         rows.append(f'<tr><th scope="row" dir="auto">{escape(small(piece))}</th>{cells}{copied}</tr>')
     about = words("about attention") + ("" if seen.copied is None else " " + words("about copied"))
     end = "" if seen.copied is None else "<th></th>"
@@ -325,7 +263,7 @@ def _facts(answer: Answer, gone: list[str], lost: int, words: Words) -> str:
 
 def _amount(answer: Answer) -> Callable[[float], str]:
     """How what the model answers with is written."""
-    return _percent if answer.unit != "value" else lambda value: f"{value:.4g}"
+    return percent if answer.unit != "value" else lambda value: f"{value:.4g}"
 
 
 def _error(value: float, words: Words) -> str:
@@ -334,7 +272,3 @@ def _error(value: float, words: Words) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}\u00a0%"

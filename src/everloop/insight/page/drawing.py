@@ -12,6 +12,8 @@ from html import escape
 
 import numpy as np
 
+from everloop.insight.recording import LayerRecord
+
 FOR, AGAINST = (34, 128, 214), (224, 116, 22)
 """Of values above and below zero: told apart by those who see no red or no green, on white and on black."""
 
@@ -44,6 +46,12 @@ def unit_order(values: np.ndarray) -> np.ndarray:
     if len(rows) < 2:
         return np.argsort(-values.mean(0), kind="stable")
     return np.argsort(np.arctan2(rows[1], rows[0]), kind="stable")
+
+
+def gates_of(record: LayerRecord) -> list[str]:
+    """The named values that a sigmoid makes: shares of something, in any cell."""
+    names = {name: node for node, name in record.cell.graph.names.items()}
+    return [name for name in record.values if name in names and names[name].op == "sigmoid"]
 
 
 def png(pixels: np.ndarray) -> str:
@@ -123,7 +131,7 @@ def _wide(points: list[str], steps: int, way: int = 1) -> list[str]:
 
 # The deletion test.
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 230, 62, 14, 10, 40
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 230, 74, 14, 10, 40
 
 
 def deletion_chart(

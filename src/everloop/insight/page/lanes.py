@@ -8,13 +8,10 @@ from html import escape
 import numpy as np
 
 from everloop.insight.explanation import Answer
-from everloop.insight.page.drawing import band, bars, decades, heat_map, logarithmic
-from everloop.insight.page.text import is_wide, small
+from everloop.insight.page.drawing import band, bars, decades, gates_of, heat_map, logarithmic
+from everloop.insight.page.text import is_wide, short, small
 from everloop.insight.page.words import Words
 from everloop.insight.recording import LayerRecord
-
-LONGEST = 18
-"""Letters of the name of a column."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,12 @@ def _finite(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.where(np.isfinite(array), array, 0.0) for name, array in arrays.items()}
 
 
-def gates_of(record: LayerRecord) -> list[str]:
-    """The named values that a sigmoid makes: shares of something, in any cell."""
-    names = {name: node for node, name in record.cell.graph.names.items()}
-    return [name for name in record.values if name in names and names[name].op == "sigmoid"]
+def title_of(answer: Answer, record: LayerRecord, words: Words) -> str:
+    """What a layer is called on the page."""
+    parts = [f"{words('layer')} {record.layer + 1}"]
+    if any(layer.direction == "backward" for layer in answer.layers):
+        parts.append(words(record.direction))
+    return " · ".join(parts)
 
 
 def timeline(answer: Answer, layer: Shown, saliency: np.ndarray, words: Words) -> str:
@@ -99,8 +98,7 @@ def _labels(pieces: list[str]) -> str:
     """The name of each step: on its side, unless it is short or Chinese, which goes down."""
     found = []
     for step, piece in enumerate(pieces):
-        whole = small(piece)
-        name = whole if len(whole) <= LONGEST else f"{whole[: LONGEST - 1]}…"
+        whole, name = small(piece), short(piece)
         way = "flat" if len(name) <= 1 else "down" if is_wide(name[0]) else "side"
         found.append(
             f'<span class="{way}" data-step="{step}" title="{step + 1}: {escape(whole)}">{escape(name)}</span>'

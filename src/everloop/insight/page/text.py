@@ -10,6 +10,9 @@ import numpy as np
 from everloop.insight.page.drawing import share_of, tint
 
 CLOSING = tuple(".,;:!?)]}’”'%…")
+LONGEST = 18
+"""Letters of the name of a column."""
+
 SMALL = {" ": "␣", "\n": "↵", "\t": "⇥", "": "∅"}
 
 
@@ -39,6 +42,17 @@ def excerpt(pieces: Sequence[str], begin: int, end: int, at: int) -> str:
 def small(piece: str) -> str:
     """As the name of a column."""
     return SMALL.get(piece, piece.strip() or "␣").replace("\n", "↵")
+
+
+def short(piece: str) -> str:
+    """The same, not too long."""
+    name = small(piece)
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+
+
+def percent(share: float) -> str:
+    """As shares are written."""
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def set_apart(pieces: Sequence[str]) -> list[str]:

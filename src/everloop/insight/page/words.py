@@ -29,8 +29,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "occlusion": ("Occlusion", "遮挡"),
     "about integrated gradients": (
         "What each piece adds to the score, summed up on the way from an empty input to this one. All together miss "
-        "the whole difference by {error}.",
-        "从空输入逐步走到当前输入，累加每一片段给得分带来的贡献。全部贡献之和与总差值相差 {error}。",
+        "the whole difference by {error}. What goes past the recurrent layers is held as it is.",
+        "从空输入逐步走到当前输入，累加每一片段给得分带来的贡献。全部贡献之和与总差值相差{error}。"
+        "不经过循环层的部分保持不变。",
     ),
     "about occlusion": (
         "How much the score falls when the piece is taken away ({ablation} in its place).",
@@ -106,9 +107,24 @@ WORDS: dict[str, tuple[str, str]] = {
     "one unit": ("One unit at a time", "逐个单元查看"),
     "about units": (
         "The input once more, coloured by the value of a single unit at each step. These are the units that count most "
-        "for this answer.",
-        "再看一遍输入，按单个单元在每一步的取值着色。以下是对这个答案作用最大的单元。",
+        "for this answer: value times gradient, summed up over the steps.",
+        "再看一遍输入，按单个单元在每一步的取值着色。以下是对这个答案作用最大的单元：取值乘以梯度，对各步求和。",
     ),
+    "followers": ("What single units keep track of", "单个单元在跟踪什么"),
+    "about followers": (
+        "Of all {units} units, the one that follows it best in one half of {count} other inputs, and how well it does "
+        "in the other half.",
+        "在所有 {units} 个单元中，先在另外 {count} 个输入的一半里找出跟踪得最好的单元，再在另一半上衡量它的效果。",
+    ),
+    "follows quotes": ("open quotation", "引号内"),
+    "follows brackets": ("open bracket", "括号内"),
+    "follows line": ("place in the line", "行内位置"),
+    "auc": (
+        "tells inside from outside in {share} of pairs (50 % is nothing)",
+        "在 {share} 的配对中能区分内外（50 % 为毫无关系）",
+    ),
+    "correlation": ("correlation {value} (0 is nothing)", "相关系数 {value}（0 为毫无关系）"),
+    "turned": ("low where the other is high", "方向相反"),
     "pick": ("Any other unit", "其他单元"),
     "unit": ("unit", "单元"),
     "range": ("from {low} to {high}", "从 {low} 到 {high}"),
@@ -167,6 +183,15 @@ FACTS = {
 }
 """What facts about a model are called in Chinese; those of other tasks keep their names."""
 
+MODELS = {
+    "Classifier": "分类器",
+    "Tagger": "标注器",
+    "Generator": "生成器",
+    "Forecaster": "预测器",
+    "Seq2Seq": "序列到序列模型",
+    "Recognizer": "识别器",
+}
+
 ABLATIONS = {
     "an unknown character": "一个未知字符",
     "an unknown word": "一个未知的词",
@@ -206,6 +231,9 @@ class Words:
 
     def fact(self, name: str) -> str:
         return FACTS.get(name, name) if self.language == "zh" else name
+
+    def model(self, name: str) -> str:
+        return MODELS.get(name, name) if self.language == "zh" else name
 
     def ablation(self, name: str) -> str:
         return ABLATIONS.get(name, name) if self.language == "zh" else name
