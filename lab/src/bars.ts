@@ -4,7 +4,7 @@ import { make } from "./element";
 import { exact } from "./palette";
 
 export class Bars {
-  readonly root = make("div", { class: "bars", role: "list" });
+  readonly root = make("div", { class: "shares", role: "list" });
   private names: string[] = [];
 
   show(shares: [name: string, share: number][]): void {

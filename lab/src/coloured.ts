@@ -38,7 +38,7 @@ export class Coloured {
       const piece = make(
         "span",
         { class: tag ? "piece tagged" : "piece", title: `${visible(texts[k])}  ${exact(numbers[k])}` },
-        make("span", { class: "letters" }, shown(texts[k])),
+        make("span", { class: "ink" }, shown(texts[k])),
         tag ? make("span", { class: "tag" }, tag) : null,
       );
       this.pieces.push(piece);
@@ -49,7 +49,7 @@ export class Coloured {
   }
 
   mark(index: number): void {
-    this.pieces.forEach((piece, k) => piece.classList.toggle("marked", k === index));
+    this.pieces.forEach((piece, k) => piece.classList.toggle("here", k === index));
   }
 
   close(): void {
@@ -62,9 +62,9 @@ export class Coloured {
     const colours = ramp();
     for (let k = from; k < this.pieces.length; k++) {
       const colour = pixel(colours, this.scale, this.numbers[k]);
-      const letters = this.pieces[k].firstElementChild as HTMLElement;
-      letters.style.backgroundColor = css(colour);
-      letters.style.color = inkOn(colour);
+      const ink = this.pieces[k].firstElementChild as HTMLElement;
+      ink.style.backgroundColor = css(colour);
+      ink.style.color = inkOn(colour);
     }
   }
 }

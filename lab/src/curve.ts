@@ -23,6 +23,8 @@ export interface CurveOptions {
   write?: (value: number) => string;
 }
 
+/** Where drawings that stand below a curve end, too. */
+const RIGHT = 14;
 const TICKS = "11px system-ui, sans-serif";
 
 export class Curve {
@@ -38,7 +40,7 @@ export class Curve {
     this.values = options.lines.map(() => make("span", { class: "value" }));
     this.place = make("span", { class: "across" });
     const canvas = make("div", { class: "canvas" });
-    this.root = make("div", { class: "curve" }, options.legend === false ? null : this.legend(), canvas);
+    this.root = make("div", { class: "curve empty" }, options.legend === false ? null : this.legend(), canvas);
     this.plot = new uPlot(this.settings(options.height ?? 200), this.nothing(), canvas);
     this.sized = new ResizeObserver(() => this.plot.setSize({ width: canvas.clientWidth, height: this.height }));
     this.sized.observe(canvas);
@@ -47,6 +49,7 @@ export class Curve {
   /** Draws these points in place of the last ones, and vertical marks over them. */
   set(points: Points, marks: Mark[] = []): void {
     this.marks = marks;
+    this.root.classList.toggle("empty", points[0].length === 0);
     this.plot.setData(points as uPlot.AlignedData);
     this.say(this.pointed());
   }
@@ -100,7 +103,8 @@ export class Curve {
     return {
       width: 320,
       height,
-      padding: [10, 8, 0, 0],
+      // Above: room for the names of marks; to the right: for half of the last number.
+      padding: [18, RIGHT, 0, 0],
       legend: { show: false },
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
       scales: {
@@ -150,7 +154,7 @@ export class Curve {
       const width = ctx.measureText(mark.name).width + 8 * ratio;
       const left = x + width < bbox.left + bbox.width ? x : x - width;
       if (left + width > free) continue;
-      ctx.fillText(mark.name, left + 4 * ratio, bbox.top + 10 * ratio);
+      ctx.fillText(mark.name, left + 4 * ratio, bbox.top - 5 * ratio);
       free = left;
     }
     ctx.restore();

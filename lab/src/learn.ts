@@ -130,7 +130,8 @@ class Learn {
       this.forgetBias.enable(this.hasForgetGate());
     });
     cell.name = "cell";
-    return make("details", { class: "stack", open: innerWidth > NARROW },
+    const open = this.knobs.querySelector("details")?.open ?? innerWidth > NARROW;
+    return make("details", { class: "stack", open },
       make("summary", {}, make("h3", {}, t("anew"))),
       field(t("problem"), problem), make("span", { class: "note" }, problemAbout(this.problem())),
       field(t("cell"), cell),

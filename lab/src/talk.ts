@@ -14,6 +14,9 @@ import { t } from "./words_talk";
 /** What was chosen and typed last: it survives another language and another panel. */
 const form = { run: "", typed: "" };
 
+/** Pieces after which the unit that moves most stays chosen. */
+const ENOUGH = 20;
+
 let view: View | null = null;
 
 export const panel: Panel = {
@@ -70,7 +73,7 @@ class View {
   private readonly unitBox = make("input", { type: "number", min: 0, oninput: () => this.typeUnit() });
   private readonly held = new Held(
     (unit, value) => this.hold(unit, value),
-    () => this.unit ?? 0,
+    () => this.unitBox.valueAsNumber,
   );
 
   constructor(
@@ -255,8 +258,9 @@ class View {
     const steps = states.length;
     const units = this.opened!.units;
     this.empty.hidden = steps > 0;
-    if (steps && this.unit === null) this.unit = liveliest(states);
-    const unit = this.unit ?? 0;
+    const unit = this.unit ?? (steps ? liveliest(states) : 0);
+    // Of a few states nobody can say yet which unit moves most.
+    if (steps >= ENOUGH) this.unit = unit;
     if (document.activeElement !== this.unitBox) this.unitBox.value = String(unit);
     const most = states.reduce(
       (most, state) => state.reduce((size, value) => Math.max(size, Math.abs(value)), most),
@@ -272,7 +276,7 @@ class View {
     this.coloured.root.classList.toggle("words", this.opened!.says !== "pieces" && pieces.join("") !== form.typed);
     this.coloured.mark(this.chosen ?? -1);
     this.textTitle.textContent = t("text", { unit });
-    this.drawColourBy();
+    this.drawColourBy(unit);
     const at = Math.min(this.chosen ?? steps - 1, shares.length - 1);
     this.bars.show((shares[at] ?? []).map(([name, p]) => [visible(name), p]));
     const values = new Float32Array(steps * units);
@@ -282,7 +286,7 @@ class View {
     this.heat.select(unit);
   }
 
-  private drawColourBy(): void {
+  private drawColourBy(unit: number): void {
     const labels: string[] = this.opened!.says === "label" ? (this.text.shares[0] ?? []).map(([name]) => name) : [];
     const options: (string | null)[] = labels.length && labels.length <= 6 ? [null, ...labels] : [];
     this.colourBy.replaceChildren(
@@ -294,7 +298,7 @@ class View {
             "aria-pressed": String(label === this.label),
             onclick: () => ((this.label = label), this.redraw()),
           },
-          label ?? `${t("unit")} ${this.unit}`,
+          label ?? `${t("unit")} ${unit}`,
         ),
       ),
     );

@@ -151,7 +151,7 @@ class View {
     const { loss, lossOf, answers, about, leftOut, next } = this.recording!;
     const said = answers
       .slice(0, 3)
-      .map(([answer, p]) => make("span", { class: "answer" }, visible(String(answer)), ` ${exact(p)}`));
+      .map(([answer, p]) => make("span", { class: "said" }, visible(String(answer)), ` ${exact(p)}`));
     const key = lossOf === "text" || lossOf === "target" || lossOf === "answer" ? (`loss.${lossOf}` as const) : "loss";
     this.facts.replaceChildren();
     append(

@@ -16,6 +16,7 @@ export class Through {
   private readonly canvas = make("canvas", { role: "img" });
   private readonly reach = make("b", { "data-shows": "reach" });
   private readonly scale = make("span");
+  private readonly notes: HTMLElement;
   private readonly first = make("span");
   private readonly last = make("span");
   private readonly curve: Curve;
@@ -31,10 +32,12 @@ export class Through {
       { name: t("normFirst"), colour: "--quiet", dashed: true, width: 1.5 },
     ];
     this.curve = new Curve({ lines, across: t("stepOf"), height: 210, logarithmic: true });
-    this.root = make("div", { class: "through" }, this.curve.root,
-      make("div", { class: "past" }, make("div", { class: "updates", "aria-hidden": "true" }, this.first, this.last), this.canvas),
+    this.notes = make("div", { class: "stack", hidden: true },
       make("p", { class: "note" }, t("reach"), " ", this.reach, " ", t("reachSteps")),
       make("p", { class: "note" }, t("pastNote"), " ", this.scale));
+    this.root = make("div", { class: "through" }, this.curve.root,
+      make("div", { class: "past" }, make("div", { class: "updates", "aria-hidden": "true" }, this.first, this.last), this.canvas),
+      this.notes);
   }
 
   /** The server looks at gradients less often than it tells of updates: what it has not looked at anew is no new row. */
@@ -54,6 +57,7 @@ export class Through {
     const positive = (values: number[]) => values.map((value) => (value > 0 && Number.isFinite(value) ? value : null));
     this.curve.set([gradients.map((_, k) => k + 1), positive(gradients), positive(this.rows[0].norms)]);
     const steps = reach(gradients);
+    this.notes.hidden = false;
     this.reach.textContent = String(steps);
     this.canvas.setAttribute("aria-label", t("pastLabel", { steps, last: written(gradients.at(-1) ?? 0), first: written(gradients[0] ?? 0) }));
     this.first.textContent = String(this.rows[0].step);

@@ -15,7 +15,7 @@ export const t = words({
   hidden: ["Units", "单元数"],
   length: ["Length at the start", "起始长度"],
   grow: ["Longer per 100 updates", "每 100 次更新加长"],
-  growSteps: ["+{n} steps", "+{n} 步"],
+  growSteps: ["+{n}", "+{n}"],
   stays: ["no", "不变"],
   lr: ["Learning rate", "学习率"],
   seed: ["Seed", "随机种子"],

@@ -25,16 +25,16 @@ def open_run(page: Any, name: str) -> None:
 def shares(page: Any) -> dict[str, float]:
     return {
         bar.get_attribute("data-name"): float(bar.locator("output").get_attribute("data-value"))
-        for bar in page.locator(".bars .bar").all()
+        for bar in page.locator(".shares .bar").all()
     }
 
 
 def pieces(page: Any) -> list[str]:
-    return page.locator(".coloured .letters").all_text_contents()
+    return page.locator(".coloured .ink").all_text_contents()
 
 
 def wait_for_pieces(page: Any, expected: list[str]) -> None:
-    shown = "[...document.querySelectorAll('.coloured .letters')].map(letters => letters.textContent)"
+    shown = "[...document.querySelectorAll('.coloured .ink')].map(ink => ink.textContent)"
     page.wait_for_function(f"expected => {shown}.join('|') === expected", arg="|".join(expected))
 
 
@@ -57,7 +57,7 @@ class TestClassifier:
         talking.locator("[name=typed]").fill(self.text)
         wait_for_pieces(talking, self.text.split())
         talking.locator(".coloured .piece").nth(1).click()
-        talking.locator(".coloured .piece.marked").wait_for()
+        talking.locator(".coloured .piece.here").wait_for()
         expected = load(lab_runs / "reviews").predict_proba(["the film"])[0]
         assert_close(list(shares(talking).values()), expected, FLOAT32)
 
@@ -65,10 +65,10 @@ class TestClassifier:
         open_run(talking, "reviews")
         talking.locator("[name=typed]").fill(self.text)
         wait_for_pieces(talking, self.text.split())
-        by_unit = talking.locator(".coloured .letters").nth(3).get_attribute("style")
+        by_unit = talking.locator(".coloured .ink").nth(3).get_attribute("style")
         talking.get_by_role("button", name="positive", exact=True).click()
         talking.wait_for_function(
-            "before => document.querySelectorAll('.coloured .letters')[3].getAttribute('style') !== before", arg=by_unit
+            "before => document.querySelectorAll('.coloured .ink')[3].getAttribute('style') !== before", arg=by_unit
         )
         title = talking.locator(".coloured .piece").last.get_attribute("title")
         assert title.endswith(f"{shares(talking)['positive']:.3f}")
@@ -90,7 +90,7 @@ class TestClassifier:
         talking.get_by_role("button", name="Let go of unit 2").click()
         talking.get_by_text("Nothing is held").wait_for()
         talking.wait_for_function(
-            "before => Number(document.querySelector('.bars output').dataset.value) === before",
+            "before => Number(document.querySelector('.shares output').dataset.value) === before",
             arg=next(iter(before.values())),
         )
 
@@ -118,6 +118,9 @@ class TestGenerator:
         talking.wait_for_function("() => document.querySelectorAll('.coloured .piece').length === 12")
         expected = load(lab_runs / "play").generate("to be", length=12, temperature=0)
         assert "".join(pieces(talking)) == expected.removeprefix("to be")
+        boxes = [piece.bounding_box() for piece in talking.locator(".coloured .piece").all()[:3]]
+        assert len({box["y"] for box in boxes}) == 1, "on one line"
+        assert [box["x"] for box in boxes] == sorted({box["x"] for box in boxes})
         talking.wait_for_function("() => !document.querySelector('button[type=submit].primary').disabled")
 
     def test_the_state_streams_beside_it(self, talking):

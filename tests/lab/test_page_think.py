@@ -114,7 +114,7 @@ class TestNumbers:
         shown = reading.locator("[data-fact=loss]").inner_text()
         assert shown == f"{recorded.loss:.3f}"
         [best] = load(lab_runs / "reviews").predict([TEXT])
-        assert reading.locator(".facts .answer").first.inner_text().startswith(best)
+        assert reading.locator(".facts .said").first.inner_text().startswith(best)
 
     def test_the_arithmetic(self, reading, recorded):
         """Each equation ends in the number that was recorded."""

@@ -1,4 +1,4 @@
-"""Write a cell, in a browser: what stands beside the text is what the library makes of it, and errors are where they are."""
+"""Write a cell, in a browser: beside the text stands what the library makes of it, and errors are marked in place."""
 
 from __future__ import annotations
 
