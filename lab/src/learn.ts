@@ -1,7 +1,7 @@
 // Panel 2, Watch it learn: a small network trains on the server; here one turns its knobs and sees what follows.
 import "./learn.css";
+import { Asking } from "./asking";
 import type { Answer, Connection } from "./connection";
-import { LostConnection } from "./connection";
 import { onKeys, settled, type Slider, slider } from "./controls";
 import { Curve, type Mark, percent, written } from "./curve";
 import { append, field, make, select } from "./element";
@@ -32,7 +32,7 @@ class Learn {
   private readonly through = new Through();
   private readonly sample = new SampleView();
   private readonly facts = make("p", { class: "note", role: "status" }, t("idle"));
-  private readonly error = make("p", { class: "error", role: "alert", hidden: true });
+  private readonly server: Asking;
   private readonly go = make("button", { class: "primary", "data-do": "go", onclick: () => this.toggle() }, t("start"));
   private readonly again = make("button", { "data-do": "again", disabled: true, onclick: () => this.start() }, t("restart"));
   private readonly anew = settled(250, () => this.state !== "idle" && this.start());
@@ -47,10 +47,11 @@ class Learn {
   private step = 0;
 
   constructor(root: HTMLElement, private readonly connection: Connection) {
+    this.server = new Asking(connection);
     this.drawKnobs();
     append(root, make("div", { class: "learn" },
       make("aside", { class: "card stack knobs" }, make("div", { class: "row" }, this.go, this.again), this.knobs),
-      make("div", { class: "stack" }, this.error,
+      make("div", { class: "stack" }, this.server.error,
         make("div", { class: "gauges" }, ...Object.values(this.gauges).map(({ root }) => root)),
         make("div", { class: "pair" },
           make("div", { class: "stack" },
@@ -69,7 +70,7 @@ class Learn {
   close(): void {
     this.anew.cancel();
     for (const off of this.offs) off();
-    if (this.state !== "idle") this.ask("learn.stop");
+    if (this.state !== "idle") this.server.ask("learn.stop");
     this.loss.close();
     this.through.close();
     this.sample.close();
@@ -98,7 +99,7 @@ class Learn {
       if (this.state === "idle") return;
       const dragged = (mark: Mark) => mark.name.startsWith(label) && this.step - mark.at < 30;
       this.marks = [...this.marks.filter((mark) => !dragged(mark)), { at: this.step, name: `${label} ${value}` }];
-      this.ask("learn.set", { [name]: name === "clip" && chosen.clip >= NO_CLIP ? 0 : chosen[name] });
+      this.server.ask("learn.set", { [name]: name === "clip" && chosen.clip >= NO_CLIP ? 0 : chosen[name] });
     };
     this.truncation = slider(t("truncation"), { from: 1, to: chosen.length, step: 1, value: chosen.truncation, write: steps },
       (value) => ((chosen.truncation = value), set("truncation", "↤", String(value))));
@@ -152,14 +153,14 @@ class Learn {
   private toggle(): void {
     if (this.state === "idle") return void this.start();
     const to = this.state === "running" ? "paused" : "running";
-    this.ask(to === "paused" ? "learn.pause" : "learn.resume");
+    this.server.ask(to === "paused" ? "learn.pause" : "learn.resume");
     this.become(to);
   }
 
   private async start(): Promise<void> {
     const clip = chosen.clip >= NO_CLIP ? 0 : chosen.clip;
     const forget_bias = this.hasForgetGate() ? chosen.forget_bias : null;
-    const answer = await this.ask("learn.start", { ...chosen, clip, forget_bias });
+    const answer = await this.server.ask("learn.start", { ...chosen, clip, forget_bias });
     if (!answer) return;
     this.points = [];
     this.marks = [];
@@ -188,7 +189,7 @@ class Learn {
 
   private end(message?: string): void {
     this.become("idle");
-    if (message) this.fail(message);
+    if (message) this.server.fail(message);
   }
 
   private become(state: "idle" | "running" | "paused"): void {
@@ -196,22 +197,6 @@ class Learn {
     this.go.textContent = t(state === "idle" ? "start" : state === "running" ? "pause" : "resume");
     this.go.classList.toggle("primary", state !== "running");
     this.again.disabled = state === "idle";
-  }
-
-  /** The server's answer; what it refuses is shown, and null comes back. */
-  private async ask(name: string, fields: Answer = {}): Promise<Answer | null> {
-    this.fail("");
-    try {
-      return await this.connection.request(name, fields);
-    } catch (error) {
-      if (!(error instanceof LostConnection)) this.fail((error as Error).message);
-      return null;
-    }
-  }
-
-  private fail(message: string): void {
-    this.error.textContent = message;
-    this.error.hidden = !message;
   }
 }
 

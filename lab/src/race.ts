@@ -1,7 +1,7 @@
 // Panel 3, Race: the same problem, the same data, several cells side by side on the server.
 import "./race.css";
+import { Asking } from "./asking";
 import type { Answer, Connection } from "./connection";
-import { LostConnection } from "./connection";
 import { onKeys, slider } from "./controls";
 import { append, field, make, select } from "./element";
 import { Lanes, type Start } from "./lanes";
@@ -20,7 +20,7 @@ class Race {
   private readonly track = make("div", { class: "stack", "data-shows": "track" });
   private readonly go = make("button", { class: "primary", "data-do": "go", onclick: () => this.toggle() }, t("start"));
   private readonly length = make("b", { "data-shows": "length" }, "–");
-  private readonly error = make("p", { class: "error", role: "alert", hidden: true });
+  private readonly server: Asking;
   private readonly chips = make("div", { class: "chips", role: "list", "aria-label": t("lanes") });
   private readonly about = make("p", { class: "note" });
   private readonly knobs = make("div", { class: "controls" });
@@ -29,23 +29,24 @@ class Race {
   private running = false;
 
   constructor(root: HTMLElement, private readonly connection: Connection) {
+    this.server = new Asking(connection);
     this.drawChips();
     append(root, make("div", { class: "race stack" },
       make("section", { class: "card stack" }, this.problems(), this.about, this.chips, this.knobs,
         make("div", { class: "row foot" }, this.go, make("p", { class: "note" }, t("lengthNow"), " ", this.length))),
-      this.error, this.track));
+      this.server.error, this.track));
     this.track.append(make("p", { class: "note idle" }, t("idle")));
     this.offs = [
       connection.on("race.update", (fields) => this.update(fields)),
       connection.on("race.done", (fields) => this.done(fields)),
-      connection.on("race.failed", ({ error }) => (this.become(false), this.fail(error))),
+      connection.on("race.failed", ({ error }) => (this.become(false), this.server.fail(error))),
       onKeys({ " ": () => this.toggle() }),
     ];
   }
 
   close(): void {
     for (const off of this.offs) off();
-    if (this.running) void this.ask("race.stop");
+    if (this.running) void this.server.ask("race.stop");
     this.lanes?.close();
   }
 
@@ -102,10 +103,10 @@ class Race {
 
   private async toggle(): Promise<void> {
     if (this.running) {
-      await this.ask("race.stop");
+      await this.server.ask("race.stop");
       return this.become(false);
     }
-    const start = await this.ask("race.start", chosen);
+    const start = await this.server.ask("race.start", chosen);
     if (!start) return;
     this.lanes?.close();
     this.lanes = new Lanes(start as unknown as Start);
@@ -127,22 +128,6 @@ class Race {
     this.running = running;
     this.go.textContent = t(running ? "stop" : "start");
     this.go.classList.toggle("primary", !running);
-  }
-
-  /** The server's answer; what it refuses is shown, and null comes back. */
-  private async ask(name: string, fields: Answer = {}): Promise<Answer | null> {
-    this.fail("");
-    try {
-      return await this.connection.request(name, fields);
-    } catch (error) {
-      if (!(error instanceof LostConnection)) this.fail((error as Error).message);
-      return null;
-    }
-  }
-
-  private fail(message: string): void {
-    this.error.textContent = message;
-    this.error.hidden = !message;
   }
 }
 
