@@ -158,6 +158,7 @@ class Learn {
   }
 
   private async start(): Promise<void> {
+    this.anew.cancel();
     const clip = chosen.clip >= NO_CLIP ? 0 : chosen.clip;
     const forget_bias = this.hasForgetGate() ? chosen.forget_bias : null;
     const answer = await this.server.ask("learn.start", { ...chosen, clip, forget_bias });
