@@ -702,3 +702,30 @@ def test_the_page_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_it_can_be_imported_from_where_it_is_used() -> None:
     assert everloop.record is everloop.insight.record is everloop.insight.recording.record
+
+
+def test_compiled_functions_are_compiled_again_after_threads_have_recorded() -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    layer, x = Recurrent("lstm", 3, 4), torch.randn(2, 5, 3)
+    # Loads the compiler, as a recording leaves it alone where nobody has.
+    torch.compile(torch.sin, backend=backend)(x)
+    started = threading.Barrier(4)
+
+    def recording() -> None:
+        started.wait()
+        for _ in range(5):
+            record(layer, x)
+
+    threads = [threading.Thread(target=recording) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    graphs.clear()
+    torch.compile(torch.cos, backend=backend)(x)
+    assert len(graphs) == 1

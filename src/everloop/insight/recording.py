@@ -109,8 +109,9 @@ def record(
     with (
         torch.inference_mode(False),
         torch.set_grad_enabled(recorder.gradients),
-        _not_compiled(),
         watching(asked.network, recorder),
+        # Within, as only one thread records at a time: the stance is of the process, and each puts back what it found.
+        _not_compiled(),
     ):
         output = asked.run(asked.network)
         found = None if asked.loss is None else asked.loss(output)
