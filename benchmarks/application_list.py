@@ -60,10 +60,8 @@ def dataset(name: str) -> Source:
     """A dataset by name, fetched when it is not there yet."""
 
     def source(folder: Path, seed: int) -> tuple[Any, Any]:
-        found = datasets.get(name)
-        if found.recipe is not None:
-            path = fetched(name)
-            return (str(path), {}) if found.file else (name, {})
+        if datasets.get(name).recipe is not None:
+            fetched(name)
         return name, {}
 
     return source

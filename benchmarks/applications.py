@@ -120,7 +120,7 @@ def page() -> str:
         "",
         "Every application on real data, each beside its baseline on the same test split. `make applications` runs "
         "them all and writes this page from what it finds; a row is what was measured, also where it falls short of "
-        "what we want. One thread of a shared 2-core machine each. Options of the forecaster, of the recognizer and of "
+        "what we want. One thread of a shared 2-core machine each; minutes are those of its processor, baselines and all. Options of the forecaster, of the recognizer and of "
         "the network for clips were tried out while figures of the test were in sight, which flatters theirs a little; "
         "the others were chosen on validation.",
         "",
@@ -145,7 +145,7 @@ def _row(application: Application, results: list[dict[str, Any]]) -> str:
     name, best = _best_baseline(application, results)
     reached = statistics.mean(own)
     wanted = "" if application.wanted is None else _figure(application.wanted, metric)
-    minutes = statistics.mean(one["train_seconds"] for one in results) / 60
+    minutes = statistics.mean(one["cpu_seconds"] for one in results) / 60
     beaten = "" if application.wanted is None or application.reaches(reached) else " (short of it)"
     return (
         f"| [{application.title}](#{application.name}) | {metric.replace('_', ' ')} **{_figure(reached, metric)}**"
