@@ -120,7 +120,8 @@ def page() -> str:
         "",
         "Every application on real data, each beside its baseline on the same test split. `make applications` runs "
         "them all and writes this page from what it finds; a row is what was measured, also where it falls short of "
-        "what we want. One thread of a shared 2-core machine each; minutes are those of its processor, baselines and all. Options of the forecaster, of the recognizer and of "
+        "what we want. One thread of a shared 2-core machine each; minutes are those of its processor, baselines and "
+        "all. Options of the forecaster, of the recognizer and of "
         "the network for clips were tried out while figures of the test were in sight, which flatters theirs a little; "
         "the others were chosen on validation.",
         "",
