@@ -210,3 +210,31 @@ def watch(page: Any, server: Server, wrong: list[str]) -> None:
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith(own) else wrong.append(request.url))
     page.on("websocket", lambda socket: None if socket.url.startswith(own) else wrong.append(socket.url))
+
+
+class Frames:
+    """What went over the page's socket, in both directions."""
+
+    def __init__(self, page: Any) -> None:
+        self.came: list[dict[str, Any]] = []
+        self.went: list[dict[str, Any]] = []
+        page.on("websocket", self._listen)
+
+    def _listen(self, socket: Any) -> None:
+        socket.on("framereceived", lambda text: self.came.append(json.loads(text)))
+        socket.on("framesent", lambda text: self.went.append(json.loads(text)))
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [message for message in self.came if message.get("event") == name]
+
+    def of_lane(self, lane: int) -> list[dict[str, Any]]:
+        return [message for message in self.events("race.update") if message["lane"] == lane]
+
+    def asked(self, do: str) -> list[dict[str, Any]]:
+        return [message for message in self.went if message["do"] == do]
+
+
+@pytest.fixture
+def said(page: Any) -> Frames:
+    """All that the page and the server say to each other from here on."""
+    return Frames(page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -13,33 +12,13 @@ from everloop.lab import problems
 from everloop.lab.training import Training
 
 
-class Frames:
-    """What went over the page's socket, in both directions."""
-
-    def __init__(self, page: Any) -> None:
-        self.came: list[dict[str, Any]] = []
-        self.went: list[dict[str, Any]] = []
-        page.on("websocket", self._listen)
-
-    def _listen(self, socket: Any) -> None:
-        socket.on("framereceived", lambda text: self.came.append(json.loads(text)))
-        socket.on("framesent", lambda text: self.went.append(json.loads(text)))
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        return [message for message in self.came if message.get("event") == name]
-
-    def asked(self, do: str) -> list[dict[str, Any]]:
-        return [message for message in self.went if message["do"] == do]
-
-
 @pytest.fixture
-def frames(page) -> Frames:
+def frames(page, said) -> Any:
     """The panel, opened anew, with nothing in training."""
-    frames = Frames(page)
     page.goto("/#learn")
     page.reload()
     page.locator("[data-panel=learn] .learn").wait_for()
-    return frames
+    return said
 
 
 def shown(page: Any, name: str) -> str:
@@ -71,7 +50,7 @@ def wait_for_update(page: Any, least: int) -> None:
     )
 
 
-def pause(page: Any, frames: Frames) -> dict[str, Any]:
+def pause(page: Any, frames: Any) -> dict[str, Any]:
     """The last update, which the page shows when its training is paused."""
     page.get_by_role("button", name="Pause", exact=True).click()
     page.get_by_role("button", name="Go on", exact=True).wait_for()

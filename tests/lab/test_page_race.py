@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -13,33 +12,13 @@ from everloop.lab import problems
 from everloop.lab.training import Training
 
 
-class Frames:
-    """What went over the page's socket, in both directions."""
-
-    def __init__(self, page: Any) -> None:
-        self.came: list[dict[str, Any]] = []
-        self.went: list[dict[str, Any]] = []
-        page.on("websocket", self._listen)
-
-    def _listen(self, socket: Any) -> None:
-        socket.on("framereceived", lambda text: self.came.append(json.loads(text)))
-        socket.on("framesent", lambda text: self.went.append(json.loads(text)))
-
-    def updates(self, lane: int) -> list[dict[str, Any]]:
-        return [one for one in self.came if one.get("event") == "race.update" and one["lane"] == lane]
-
-    def asked(self, do: str) -> list[dict[str, Any]]:
-        return [message for message in self.went if message["do"] == do]
-
-
 @pytest.fixture
-def frames(page) -> Frames:
+def frames(page, said) -> Any:
     """The panel, opened anew, with nobody on the track."""
-    frames = Frames(page)
     page.goto("/#race")
     page.reload()
     page.locator("[data-panel=race] .race").wait_for()
-    return frames
+    return said
 
 
 def lane(page: Any, place: int) -> Any:
@@ -89,7 +68,7 @@ class TestLanes:
             wait_for_update(page, place, 12)
         stop(page)
         for place, name in enumerate(("elman", "lstm", "gru")):
-            last, text = frames.updates(place)[-1], lane(page, place).inner_text()
+            last, text = frames.of_lane(place)[-1], lane(page, place).inner_text()
             assert lane(page, place).locator("h2").inner_text() == name
             assert lane(page, place).locator("[data-shows=score]").inner_text() == percent(last["score"])
             assert f"update {last['step']}" in text
@@ -101,7 +80,7 @@ class TestLanes:
         start(page)
         wait_for_update(page, 1, 12)
         stop(page)
-        asked, last = frames.asked("race.start")[-1], frames.updates(1)[-1]
+        asked, last = frames.asked("race.start")[-1], frames.of_lane(1)[-1]
         training = Training(
             cells.get("lstm"), problems.get(asked["problem"]), asked["length"], asked["hidden"], asked["lr"], 0, 1.0
         )
@@ -121,7 +100,7 @@ class TestLanes:
         word = lane(page, 0).locator(".word")
         page.get_by_text("Forgot at update").wait_for()
         stop(page)
-        found = turns(frames.updates(0))
+        found = turns(frames.of_lane(0))
         last = found[-1]
         assert len(found) >= 2
         if last["forgets"]:
@@ -129,7 +108,7 @@ class TestLanes:
         else:
             expected = f"Better than guessing since update {last['step']}."
         assert word.inner_text() == expected
-        assert page.locator("[data-shows=length]").inner_text() == str(frames.updates(0)[-1]["length"])
+        assert page.locator("[data-shows=length]").inner_text() == str(frames.of_lane(0)[-1]["length"])
 
 
 class TestKnobs:
