@@ -258,7 +258,7 @@ APPLICATIONS: list[Application] = [
     Application(
         name="poems",
         title="poems",
-        about="Tang quatrains, each with its title; 200 are written to titles of the test part.",
+        about="Tang quatrains, each with its title; 200 are written to ten usual titles.",
         command="everloop train chinese-poems",
         task="generator",
         data=dataset("chinese-poems"),
