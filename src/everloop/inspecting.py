@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from everloop.data.files import is_readable
+from everloop.data.files import is_there, names_a_file
 from everloop.data.notes import Notes
 from everloop.insight.answer_figure import save_figure
 from everloop.insight.explanation import explain_answer
@@ -59,25 +59,17 @@ def _one(model: Any, input: str, say: Callable[[str], None]) -> tuple[Any, Any]:
     """One input as the model takes it, and its target if its file has one."""
     if model.name == "forecaster":
         return input, None
-    if not _is_file(input):
+    if not names_a_file(input):
         if model.name != "generator":
             return model.read([input], want_target="no").inputs[0], None
         # What a generator goes on from may be empty, or end in a space; music is chords.
         return Notes.of(input) if model.codec_.modality == "notes" else input, None
+    if not is_there(input):
+        raise FileNotFoundError(f"there is no file {input} to look into")
     examples = model.read(input, want_target="if there" if model.needs_target else "no")
     if len(examples) > 1:
         say(f"{input} holds {len(examples):,} inputs: this is about the first")
     return examples.inputs[0], None if examples.targets is None else examples.targets[0]
-
-
-def _is_file(input: str) -> bool:
-    try:
-        exists = bool(input) and Path(input).exists()
-    except OSError:  # far too long a name
-        exists = False
-    if not exists and " " not in input and input and is_readable(Path(input)):
-        raise FileNotFoundError(f"there is no file {input} to look into")
-    return exists
 
 
 def _others(model: Any, say: Callable[[str], None]) -> tuple[list[Any], list[str]]:

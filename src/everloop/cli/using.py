@@ -146,20 +146,15 @@ def generate(
 
 def _inputs(model: Any, texts: list[str], how: dict[str, Any]) -> Any:
     """What to predict from: the texts themselves, or the file or folder that they name."""
-    from everloop.data.files import is_readable
+    from everloop.data.files import names_a_file
 
-    path = Path(texts[0])
-    try:
-        exists = len(texts) == 1 and bool(texts[0]) and path.exists()
-    except OSError:  # far too long a name
-        exists = False
-    if not exists and not (len(texts) == 1 and " " not in texts[0] and is_readable(path)):
+    if len(texts) > 1 or not names_a_file(texts[0]):
         how = {name: value for name, value in how.items() if name == "modality"}
         return read_data(model, texts, how, "no")
     examples = read_data(model, texts[0], how, "no")
     if examples.kind == "text":
         lines = [line for line in examples.inputs[0].splitlines() if line.strip()]
-        say(f"{path}: plain text, read as one text per line, {len(lines):,} of them")
+        say(f"{Path(texts[0])}: plain text, read as one text per line, {len(lines):,} of them")
         return read_data(model, lines, {}, "no")
     return examples
 

@@ -91,6 +91,19 @@ def is_readable(path: Path) -> bool:
     )
 
 
+def is_there(text: str) -> bool:
+    """Whether a text is the name of a file or folder; no text is too long to be asked."""
+    try:
+        return bool(text) and Path(text).exists()
+    except OSError:
+        return False
+
+
+def names_a_file(text: str) -> bool:
+    """Whether a text, where a file may be given as well, stands for one: it is there, or is written like one."""
+    return is_there(text) or (" " not in text and is_readable(Path(text)))
+
+
 def _from_path(path: Path, name: str, asked: Asked) -> Examples:
     if path.is_dir():
         return _not_empty(read_folder(path, name, asked, _from_path))
