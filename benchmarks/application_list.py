@@ -214,7 +214,7 @@ APPLICATIONS: list[Application] = [
         name="letters",
         title="next letter",
         about="tinyshakespeare; nats per letter of the last tenth.",
-        command="everloop train tinyshakespeare.txt --hidden 512 --epochs 20 --set weight_drop=0.3 ...",
+        command="everloop train tinyshakespeare.txt --hidden 512 --epochs 14 --set weight_drop=0.3 ...",
         task="generator",
         data=file("tinyshakespeare.txt"),
         options={
@@ -223,7 +223,7 @@ APPLICATIONS: list[Application] = [
             "embedding_dropout": 0.1,
             "weight_drop": 0.3,
             "averaging": 0.999,
-            "epochs": 20,
+            "epochs": 14,
             "lr": 4e-3,
             "patience": 0,
         },
