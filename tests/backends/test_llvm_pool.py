@@ -421,7 +421,7 @@ def test_a_million_jobs_leave_nothing_behind() -> None:
     call("repeat", *args, 1_000_000)
     after = _threads_and_pages()
     assert counts.tolist() == [1_001_000] * 4
-    assert after[0] == before[0], "threads"
+    assert after[0] <= before[0], "threads (those of other tests may end meanwhile)"
     # One byte for each job would be 244 pages.
     assert after[1] - before[1] < 200, "pages of memory"
 

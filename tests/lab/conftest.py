@@ -216,6 +216,7 @@ class Frames:
     """What went over the page's socket, in both directions."""
 
     def __init__(self, page: Any) -> None:
+        self.page = page
         self.came: list[dict[str, Any]] = []
         self.went: list[dict[str, Any]] = []
         page.on("websocket", self._listen)
@@ -232,6 +233,16 @@ class Frames:
 
     def asked(self, do: str) -> list[dict[str, Any]]:
         return [message for message in self.went if message["do"] == do]
+
+    def wait_until_asked(self, do: str, count: int = 1, **values: Any) -> dict[str, Any]:
+        """The last request of this kind, once there are `count` of them with these values: the page may wait a moment
+        before it asks, and a message is heard of only while Playwright waits."""
+        for _ in range(200):
+            found = [asked for asked in self.asked(do) if values.items() <= asked.items()]
+            if len(found) >= count:
+                return found[-1]
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"{do} with {values}: not asked {count} times in 10 s; these were: {self.asked(do)}")
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ class TestKnobs:
         turn(page, "Clip gradients at", -2)
         turn(page, "Gradients flow back", 3)
         for name, value in (("lr", 0.001), ("clip", 0.01), ("truncation", 3)):
-            assert any(sent.get(name) == value for sent in frames.asked("learn.set")), name
+            frames.wait_until_asked("learn.set", **{name: value})
         assert len(frames.asked("learn.start")) == 1
         page.wait_for_timeout(1000)
         last = pause(page, frames)
@@ -171,8 +171,7 @@ class TestKnobs:
         turn(page, "Length of a sequence", 16)
         page.get_by_label("Seed").fill("3")
         page.get_by_text(f"Parameters {small.count:,}", exact=True).wait_for()
-        start = frames.asked("learn.start")[-1]
-        assert [start[name] for name in ("cell", "hidden", "length", "seed")] == ["elman", 8, 16, 3]
+        start = frames.wait_until_asked("learn.start", cell="elman", hidden=8, length=16, seed=3)
         assert start["truncation"] == 16, "all steps, as before"
         wait_for_update(page, 2)
         last = pause(page, frames)
@@ -186,8 +185,7 @@ class TestKnobs:
         page.locator("[name=cell]").select_option("gru")
         assert page.get_by_role("slider", name="Forget bias").is_disabled()
         assert page.get_by_text("this cell has no forget gate").is_visible()
-        page.wait_for_timeout(600)
-        assert frames.asked("learn.start")[-1]["forget_bias"] is None
+        frames.wait_until_asked("learn.start", cell="gru", forget_bias=None)
 
 
 class TestTheRest:
@@ -200,15 +198,14 @@ class TestTheRest:
         body.press("Space")
         page.get_by_role("button", name="Pause", exact=True).wait_for()
         body.press("r")
-        page.wait_for_timeout(300)
-        assert len(frames.asked("learn.start")) == 2
+        frames.wait_until_asked("learn.start", count=2)
 
     def test_another_panel_stops_it(self, page, frames):
         go(page)
         wait_for_update(page, 1)
         page.goto("/#write")
         page.locator("[data-panel=write]").wait_for()
-        page.wait_for_timeout(300)
+        frames.wait_until_asked("learn.stop")
         assert len(frames.asked("learn.stop")) == 1
 
     def test_a_refusal_is_said(self, page, frames):

@@ -118,7 +118,7 @@ class TestKnobs:
         page.get_by_role("combobox", name="Add a cell").select_option("janet")
         start(page)
         assert page.locator(".lane h2").all_inner_texts() == ["elman", "lstm", "mgu", "janet"]
-        assert frames.asked("race.start")[-1]["cells"] == ["elman", "lstm", "mgu", "janet"]
+        frames.wait_until_asked("race.start", cells=["elman", "lstm", "mgu", "janet"])
 
     def test_the_last_cell_stays(self, page, frames):
         for name in ("elman", "gru"):
@@ -131,9 +131,7 @@ class TestKnobs:
             page.get_by_role("slider", name=name).fill(str(position))
         page.get_by_label("Seed").fill("7")
         start(page)
-        asked = frames.asked("race.start")[-1]
-        names = ("problem", "length", "hidden", "lr", "grow", "seed")
-        assert [asked[name] for name in names] == ["copy", 15, 12, 0.001, 0, 7]
+        frames.wait_until_asked("race.start", problem="copy", length=15, hidden=12, lr=0.001, grow=0, seed=7)
 
     @pytest.mark.parametrize("problem", list(problems.PROBLEMS))
     def test_every_problem(self, page, frames, problem):
