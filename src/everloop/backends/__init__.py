@@ -38,6 +38,8 @@ class Kernel(Protocol):
     One with `takes_groups = True` may get `groups`, backward on [T, B, F] alone: of so many groups of sequences of one
     size, one after the other, each has gradients of the stacks of its own, [groups, ...].
 
+    One that chooses anew for every shape says so in `notes`, words for each of the calls that it has run.
+
     A kernel with `keeps(wanted, sequences, rows)` says, from sizes alone (ints, or symbols of torch), how many numbers
     of type `kept_dtype` forward keeps at most. rows: of all steps, [N, F] or [T, B, F] without F. Its forward may get
     `room`, one axis of exactly so many, and keeps in it alone: `kept_in(room, inputs, sequences, shape)` gives what

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,10 +38,16 @@ class ReferenceKernel:
     row, and given to the rest like a parameter.
     """
 
-    def __init__(self, graph: Graph, sizes: dict[str, int]) -> None:
+    def __init__(self, graph: Graph, sizes: dict[str, int], loops: Loops | None = None) -> None:
         self.graph = graph
         fixed, rest = part(graph)
-        self._fixed, self._rest = _Step(fixed, sizes), _Step(rest, sizes)
+        loops = loops or TorchLoops()
+        self._fixed, self._rest = _Step(fixed, sizes, loops), _Step(rest, sizes, loops)
+
+    @property
+    def forward_schedule(self) -> _Schedule:
+        """Of the step, where nothing is kept for a backward step."""
+        return self._rest.forward_schedule
 
     @property
     def source(self) -> str:
@@ -99,6 +106,50 @@ class ReferenceKernel:
         return of_fixed, wanted - (frozenset(self.graph.stacks) - self._rest.read) | handed
 
 
+class Loops(Protocol):
+    """How the loops of plans run. arrange: the plan itself, or the same with its work divided otherwise."""
+
+    def arrange(self, schedule: Plan) -> Plan: ...
+
+    def run(
+        self,
+        schedule: Plan,
+        form: Affine | None,
+        values: Values,
+        states: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        history: Sequence[Expr],
+        *,
+        backwards: bool = False,
+    ) -> dict[str, Tensor]: ...
+
+
+class TorchLoops:
+    """In torch, which may differentiate what runs."""
+
+    def arrange(self, schedule: Plan) -> Plan:
+        return schedule
+
+    def run(
+        self,
+        schedule: Plan,
+        form: Affine | None,
+        values: Values,
+        states: Mapping[str, Tensor],
+        batch_sizes: Sequence[int],
+        history: Sequence[Expr],
+        *,
+        backwards: bool = False,
+    ) -> dict[str, Tensor]:
+        """What `run_loop` does: in parallel over time where the plan has an affine form, torch does not differentiate
+        the run itself, and it gains something.
+        """
+        final = None
+        if form is not None and not _differentiated(values, states):
+            final = run_scan(form, values, states, batch_sizes, history, backwards=backwards)
+        return run_loop(schedule, values, states, batch_sizes, history, backwards=backwards) if final is None else final
+
+
 # How the names of what is kept begin: for the backward step of the fixed values, and these themselves.
 FIXED, VECTOR = "fixed:", "vector:"
 
@@ -116,15 +167,15 @@ class _Step:
     where it is a scan and torch does not differentiate it, in parallel over time.
     """
 
-    def __init__(self, graph: Graph, sizes: dict[str, int]) -> None:
-        self.plan, self.sizes = plan(graph), sizes
+    def __init__(self, graph: Graph, sizes: dict[str, int], loops: Loops) -> None:
+        self.plan, self.sizes, self.loops = loops.arrange(plan(graph)), sizes, loops
         self.graph = self.plan.graph
         self.read = stacks_read(self.graph)
         self._backward: dict[frozenset[str], _Backward] = {}
 
     @cached_property
-    def _schedule(self) -> _Schedule:
-        return _Schedule(self.plan, [list(self.graph.outputs.values())])
+    def forward_schedule(self) -> _Schedule:
+        return _Schedule(self.plan, [list(self.graph.outputs.values())], self.loops)
 
     @cached_property
     def _adjoint(self) -> Adjoint:
@@ -134,7 +185,7 @@ class _Step:
         """The backward step for some inputs, states and stacks."""
         if wanted not in self._backward:
             adjoint = save(only(self._adjoint, self.graph, wanted), self.graph)
-            self._backward[wanted] = _Backward(adjoint, self.plan, wanted)
+            self._backward[wanted] = _Backward(adjoint, self.plan, wanted, self.loops)
         return self._backward[wanted]
 
     def forward(
@@ -151,7 +202,7 @@ class _Step:
         values = Values(Weights(graph, self.sizes, weights), self.sizes, like)
         values.update({leaf: inputs[name] for name, leaf in graph.inputs.items()})
         backward = None if wanted is None else self._backward_of(wanted)
-        schedule = backward.forward if backward else self._schedule
+        schedule = backward.forward if backward else self.forward_schedule
         final = schedule.loop(values, states, batch_sizes)
         schedule.after[0].run(values, total)
         outputs = {name: values.rows(node, total) for name, node in graph.outputs.items()}
@@ -228,16 +279,16 @@ class _Backward:
     groups: stack or input -> the outputs that its gradient is made of.
     """
 
-    def __init__(self, adjoint: Adjoint, forward: Plan, wanted: frozenset[str]) -> None:
-        self.adjoint, found = adjoint, plan(adjoint.graph)
+    def __init__(self, adjoint: Adjoint, forward: Plan, wanted: frozenset[str], loops: Loops) -> None:
+        self.adjoint, found = adjoint, loops.arrange(plan(adjoint.graph))
         self.graph = found.graph
         self.groups: dict[str, list[Expr]] = {}
         for stack, members in forward.graph.stacks.items():
             if stack in wanted:
                 self.groups[stack] = [self.graph.outputs[key] for param in members for key in _keys(adjoint, param)]
         self.groups |= {name: [self.graph.outputs[key]] for name, key in adjoint.inputs.items()}
-        self.schedule = _Schedule(found, list(self.groups.values()))
-        self.forward = _Schedule(forward, [[*forward.graph.outputs.values(), *adjoint.saved.values()]])
+        self.schedule = _Schedule(found, list(self.groups.values()), loops)
+        self.forward = _Schedule(forward, [[*forward.graph.outputs.values(), *adjoint.saved.values()]], loops)
 
 
 def _keys(adjoint: Adjoint, param: Param) -> list[str]:
@@ -249,14 +300,14 @@ def _keys(adjoint: Adjoint, param: Param) -> list[str]:
 class _Schedule:
     """A plan ready to run. `after`: for each group of values that are wanted, what is left to do after the loop."""
 
-    def __init__(self, schedule: Plan, groups: Sequence[Sequence[Expr]]) -> None:
-        self._plan, graph = schedule, schedule.graph
+    def __init__(self, schedule: Plan, groups: Sequence[Sequence[Expr]], loops: Loops) -> None:
+        self.plan, self._loops, graph = schedule, loops, schedule.graph
         self._form = affine(graph) if schedule.kind == "scan" and graph.states else None
         fed = [*chain(*schedule.feeds), *schedule.fixed, *graph.new.values()]
         stages = (*schedule.before, *schedule.after)
         self._before, *self.after = passes(stages, [fed, *groups], schedule.looped)
         read = self.after[0].read if self.after else set()
-        self._history = [node for node in graph.nodes if node in schedule.looped and node in read]
+        self.history = [node for node in graph.nodes if node in schedule.looped and node in read]
 
     def loop(
         self, values: Values, states: Mapping[str, Tensor], batch_sizes: Sequence[int], *, backwards: bool = False
@@ -265,26 +316,7 @@ class _Schedule:
         self._before.run(values, sum(batch_sizes))
         if not states:
             return {}
-        return run(self._plan, self._form, values, states, batch_sizes, self._history, backwards=backwards)
-
-
-def run(
-    schedule: Plan,
-    form: Affine | None,
-    values: Values,
-    states: Mapping[str, Tensor],
-    batch_sizes: Sequence[int],
-    history: Sequence[Expr],
-    *,
-    backwards: bool = False,
-) -> dict[str, Tensor]:
-    """What `run_loop` does: in parallel over time where the plan has an affine form, torch does not differentiate
-    the run itself, and it gains something.
-    """
-    final = None
-    if form is not None and not _differentiated(values, states):
-        final = run_scan(form, values, states, batch_sizes, history, backwards=backwards)
-    return run_loop(schedule, values, states, batch_sizes, history, backwards=backwards) if final is None else final
+        return self._loops.run(self.plan, self._form, values, states, batch_sizes, self.history, backwards=backwards)
 
 
 def _differentiated(values: Values, states: Mapping[str, Tensor]) -> bool:

@@ -20,12 +20,24 @@ def show(
         str, typer.Argument(help="Name of a cell (`everloop cells` lists them), or a file my_cell.py with one.")
     ],
     form: Annotated[
-        Literal["text", "latex", "backward", "backward-latex", "plan", "numpy", "torch", "llvm", "diagram", "unrolled"],
+        Literal[
+            "text",
+            "latex",
+            "backward",
+            "backward-latex",
+            "plan",
+            "numpy",
+            "torch",
+            "llvm",
+            "triton",
+            "diagram",
+            "unrolled",
+        ],
         typer.Option(
             "--as",
             help="Equations; their gradient (back-propagation through time); the schedule and its cost; a program in "
-            "NumPy (forward and backward) or torch; the CPU kernel, before it is compiled; an SVG of the step, or of "
-            "the network over time.",
+            "NumPy (forward and backward) or torch; the CPU kernel, before it is compiled; the GPU kernel; an SVG of "
+            "the step, or of the network over time.",
         ),
     ] = "text",
     input: Annotated[int, typer.Option(help="Input features, for the cost of a plan and the kernel.")] = 128,
@@ -63,6 +75,10 @@ def show(
             lines = [torch_source.source(found)]
         case "llvm":
             from everloop.backends.llvm.engine import source
+
+            lines = [source(graph, usual_sizes(graph, input, hidden))]
+        case "triton":
+            from everloop.backends.triton.kernel import source
 
             lines = [source(graph, usual_sizes(graph, input, hidden))]
         case "diagram":

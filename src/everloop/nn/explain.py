@@ -15,12 +15,15 @@ from everloop.nn.recurrent import Recurrent
 
 @dataclass(frozen=True)
 class Part:
-    """One layer in one direction. backend: the name of the one that runs it; empty if none does."""
+    """One layer in one direction. backend: the name of the one that runs it; empty if none does. notes: what the kernel
+    says of the calls that it has run, where it chooses anew for every shape.
+    """
 
     layer: int
     direction: str
     sizes: dict[str, int]
     backend: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ class Explanation:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             yield "  " + "  ".join(f"{word:<{width}}" for word, width in zip(row, widths, strict=True)).rstrip()
+        for part in self.parts:
+            if part.notes:
+                yield ""
+                yield f"  layer {part.layer}, {part.direction}, as it has run:"
+                yield from (f"    {note}" for note in part.notes)
 
 
 def explain(layer: Recurrent) -> Explanation:
@@ -113,7 +121,7 @@ def _of_one_cell(layer: Recurrent, depths: list[int], like: Tensor) -> tuple[Cel
     able = [name for name, refusal in refusals.items() if not refusal and asked in (backends.AUTO, name)]
     runs = able[0] if able else ""
     parts = [
-        Part(depth, direction, one.sizes, one.recurrence.ran_on(like) or runs)
+        Part(depth, direction, one.sizes, one.recurrence.ran_on(like) or runs, one.recurrence.notes(like))
         for depth in depths
         for direction, one in zip(_directions(layer), layer.layers[depth], strict=True)  # type: ignore[arg-type]
     ]

@@ -153,6 +153,11 @@ class Recurrence:
         found = self._runners.get((asked(), x.device, x.dtype))
         return found.backend if found else ""
 
+    def notes(self, x: Tensor) -> tuple[str, ...]:
+        """What the kernel that has run arrays like x says of its calls."""
+        found = self._runners.get((asked(), x.device, x.dtype))
+        return getattr(found.kernel, "notes", ()) if found else ()
+
     def runner(self, backend: str, device: torch.device, dtype: torch.dtype) -> Runner:
         """The kernel on a backend, or on the one that is chosen where it is called auto."""
         key = (backend, device, dtype)
