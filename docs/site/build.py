@@ -65,6 +65,7 @@ def _navigation(kinds: dict[str, list[str]]) -> list[dict]:
         {"Cells": ["cells/index.md", *by_kind]},
         {"Inside the compiler": "compiler.md"},
         {"Inside the CPU kernels": "kernels.md"},
+        {"GPU kernels": "gpu.md"},
         {"The operator": "operator.md"},
         {"Benchmarks": "benchmarks.md"},
         {"Reference": ["reference/index.md", *_reference()]},

@@ -49,6 +49,11 @@ class ReferenceKernel:
         """Of the step, where nothing is kept for a backward step."""
         return self._rest.forward_schedule
 
+    def training_schedules(self, wanted: frozenset[str]) -> tuple[tuple[_Schedule, bool], tuple[_Schedule, bool]]:
+        """Of the step that keeps what the gradients of these need, and of the backward step; and whether backwards."""
+        found = self._rest.backward_of(self._shared(wanted)[1])
+        return (found.forward, False), (found.schedule, True)
+
     @property
     def source(self) -> str:
         return describe(plan(self.graph))
@@ -181,7 +186,7 @@ class _Step:
     def _adjoint(self) -> Adjoint:
         return differentiate(self.graph)
 
-    def _backward_of(self, wanted: frozenset[str]) -> _Backward:
+    def backward_of(self, wanted: frozenset[str]) -> _Backward:
         """The backward step for some inputs, states and stacks."""
         if wanted not in self._backward:
             adjoint = save(only(self._adjoint, self.graph, wanted), self.graph)
@@ -201,7 +206,7 @@ class _Step:
         graph, total = self.graph, sum(batch_sizes)
         values = Values(Weights(graph, self.sizes, weights), self.sizes, like)
         values.update({leaf: inputs[name] for name, leaf in graph.inputs.items()})
-        backward = None if wanted is None else self._backward_of(wanted)
+        backward = None if wanted is None else self.backward_of(wanted)
         schedule = backward.forward if backward else self.forward_schedule
         final = schedule.loop(values, states, batch_sizes)
         schedule.after[0].run(values, total)
@@ -223,7 +228,7 @@ class _Step:
         batch_sizes: Sequence[int],
         wanted: frozenset[str],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        backward, total = self._backward_of(wanted), sum(batch_sizes)
+        backward, total = self.backward_of(wanted), sum(batch_sizes)
         adjoint, graph = backward.adjoint, backward.graph
         like = next(grad for grad in (*grads.values(), *final_grads.values()) if grad is not None)
         values = Values(Weights(graph, self.sizes, weights), self.sizes, like)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from everloop.backends._evaluate import below
 from everloop.backends.triton.choose import Choice, Loop
-from everloop.backends.triton.writer import Writer, both
+from everloop.backends.triton.writer import Writer, both, past
 from everloop.lang.expr import Expr
 
 
@@ -41,7 +41,9 @@ class Source(Writer):
             for name, leaf in graph.states.items():
                 self.hand_out(leaf, states[name])
         stale = set(self.stale)
-        self.line("for k in tl.range(0, longest):")
+        # Where units do not meet, nothing but memory is waited for: loads are in flight some steps ahead.
+        ahead = ", num_stages=4" if choice.template == "diagonal" else ""
+        self.line(f"for k in tl.range(0, longest{ahead}):")
         self.indent += 1
         self.line("t = longest - 1 - k" if self.backwards else "t = k")
         self.line("on = t < length")
@@ -101,7 +103,7 @@ class Source(Writer):
         if node in self.stores:
             name, offset = self.stores[node]
             axis = self.axis(node.size)
-            at = f"{name} + {row} * {name}_row + ({offset} + {axis.units})"
+            at = f"{name} + {row} * {name}_row + {past(offset, axis.units)}"
             self.line(f"tl.store({at}, {value}, mask={both(on, axis.inside)})")
 
     # The scan.

@@ -213,7 +213,7 @@ class Writer:
         """The part of an array of the caller that a value lies in."""
         argument, offset = self._places[node]
         if argument.strided:
-            at = f"{argument.name} + {row} * {argument.name}_row + ({offset} + {units})"
+            at = f"{argument.name} + {row} * {argument.name}_row + {past(offset, units)}"
             return f"tl.load({at}, mask={both(on, inside)}, other=0)"
         if inside == "True":
             return f"tl.load({argument.name} + tl.full([1, 1], 0, tl.int32))"
@@ -377,6 +377,10 @@ class Writer:
         else:
             self.line("tl.debug_barrier()")
         self.stale.clear()
+
+
+def past(offset: int, units: str) -> str:
+    return f"({offset} + {units})" if offset else units
 
 
 def both(on: str, inside: str) -> str:
