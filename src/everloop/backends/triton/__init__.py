@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,17 +20,18 @@ class Triton:
     rank = -1
 
     def refuses(self, graph: Graph, device: str, dtype: str) -> str:
+        interpreted = device == "cpu" and os.environ.get("TRITON_INTERPRET", "0") != "0"
+        if device != "cuda" and not interpreted:
+            return f"it makes code for GPUs, not for {device}"
         if find_spec("triton") is None:
             return "Triton is not installed: pip install everloop[gpu]"
         if dtype not in ("torch.float32", "torch.float64", "torch.bfloat16", "torch.float16"):
             return f"it runs float32, float64, bfloat16 and float16, not {dtype.removeprefix('torch.')}"
-        from everloop.backends.triton.kernel import interpreted, unsuited
-
-        if device == "cpu" and interpreted():
+        if interpreted:
             bad = dtype == "torch.bfloat16"
             return "Triton's interpreter multiplies the bits of bfloat16 as if they were integers" if bad else ""
-        if device != "cuda":
-            return f"it makes code for GPUs; on {device} only Triton's interpreter runs it (TRITON_INTERPRET=1)"
+        from everloop.backends.triton.kernel import unsuited
+
         return unsuited()
 
     def compile(self, graph: Graph, sizes: dict[str, int], device: str, dtype: str) -> Any:

@@ -59,13 +59,6 @@ def source(graph: Graph, sizes: Mapping[str, int]) -> str:
     return TritonKernel(kernel_graph(ahead(graph).graph), sizes, "", "bfloat16", facts=H100).source
 
 
-def interpreted() -> bool:
-    """Whether Triton's interpreter runs kernels, on the processor."""
-    from triton import knobs
-
-    return bool(knobs.runtime.interpret)
-
-
 def unsuited() -> str:
     """Why the GPU at hand cannot run the kernels; empty if it can."""
     if not torch.cuda.is_available():
