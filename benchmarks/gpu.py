@@ -79,8 +79,8 @@ def measure(
     ours = Recurrent(cell, hidden, hidden, device=device, dtype=dtype)
     competitors: dict[str, tuple[Any, str]] = {"triton": (ours, "triton"), "loop": (ours, "reference")}
     if cell in OF_TORCH:
-        competitors["torch"] = (OF_TORCH[cell](hidden, hidden, device=device, dtype=dtype), "auto")
-    x = torch.randn(steps, batch, hidden, device=device, dtype=dtype, requires_grad=True)
+        competitors["torch"] = (OF_TORCH[cell](hidden, hidden, batch_first=True, device=device, dtype=dtype), "auto")
+    x = torch.randn(batch, steps, hidden, device=device, dtype=dtype, requires_grad=True)
     for what, call in (("forward", _forward), ("training", _train)):
         calls = {name: _bound(call, layer, backend, x) for name, (layer, backend) in competitors.items()}
         found[what] = times(calls, device, options.repeats)
@@ -151,7 +151,7 @@ def step_in_graph(layer: Recurrent, x: torch.Tensor, repeats: int) -> float | st
     """Microseconds of one step, recorded once and replayed."""
     try:
         with use_backend("triton"), torch.no_grad():
-            one = x[:1].detach().clone()
+            one = x[:, :1].detach().clone()
             _, state = layer(one)
             for _ in range(3):
                 layer(one, state)

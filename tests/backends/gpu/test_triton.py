@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -335,6 +336,40 @@ class TestLayers:
                 (grad,) = torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
                 found.append(torch.autograd.grad(grad.square().sum(), x)[0])
         assert_close(found[0], found[1], KERNEL["float64"])
+
+    def test_compiled_by_torch(self) -> None:
+        layer = Recurrent("lstm", 3, 4)
+        x = torch.randn(5, 2, 3)
+        with use_backend("triton"):
+            found = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)[0]
+            found.sum().backward()
+            grads = [param.grad.clone() for param in layer.parameters() if param.grad is not None]
+            layer.zero_grad()
+            right = layer(x)[0]
+            right.sum().backward()
+            assert {part.backend for part in explain(layer).parts} == {"triton"}
+        assert torch.equal(found, right)
+        assert grads
+        for grad, param in zip(grads, layer.parameters(), strict=True):
+            assert param.grad is not None
+            assert torch.equal(grad, param.grad)
+
+    def test_in_a_process_that_asks_for_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EVERLOOP_BACKEND", "triton")
+        layer = Recurrent("mingru", 3, 4)
+        y, state = layer(torch.randn(4, 2, 3))
+        first, _ = layer(torch.zeros(4, 1, 3), state)
+        assert {part.backend for part in explain(layer).parts} == {"triton"}
+        assert y.shape == (4, 2, 4)
+        assert first.shape == (4, 1, 4)
+
+    def test_names_of_a_cell_are_no_code(self) -> None:
+        """What is made of a name is a name, or text in quotes."""
+        kernel, _ = made("lstm")
+        strange = replace(kernel.graph, name='""" + print("!") + """', names={})
+        text = TritonKernel(strange, {"input": 3, "hidden": 4}, "cpu", "float32").source
+        tree = ast.parse(text)
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "print"]
 
 
 class TestFunctions:

@@ -121,7 +121,7 @@ def choose(loop: Loop, sequences: int, steps: int, device: Device) -> Choice:
     if loop.plan.kind != "recurrent":
         parts = ceil(units / UNITS)
         if _is_scannable(loop) and steps > 1 and sequences * units < device.multiprocessors * LANES:
-            reason = f"{sequences} x {units} numbers a step do not fill {device.multiprocessors} multiprocessors"
+            reason = f"steps of so few numbers do not fill {device.multiprocessors} multiprocessors"
             chunk = min(STEPS, padded(steps))
             return Choice("scan", f"affine in the states, and {reason}", 1, parts, chunk)
         return Choice("diagonal", "units do not meet in the loop", 4, parts)

@@ -50,8 +50,8 @@ class TritonKernel(ReferenceKernel):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The template of every loop that has run, and why."""
-        return tuple(self._triton.notes)
+        """The templates that have run, and why."""
+        return self._triton.notes
 
 
 def source(graph: Graph, sizes: Mapping[str, int]) -> str:

@@ -6,7 +6,7 @@ import linecache
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate
 from math import ceil
 from typing import Any
@@ -34,6 +34,8 @@ HELD = {
     torch.float16: "tl.float16",
 }
 
+SHAPES = 64
+"""Lengths of sequences that are remembered."""
 LEAST = 1024
 """Bytes on chip: with fewer, no template can do."""
 
@@ -43,17 +45,22 @@ log = logging.getLogger("everloop")
 class TritonLoops:
     """What the reference backend does step by step, in one kernel.
 
-    pick: which template a loop gets. notes: of every loop that has run, its template and why.
+    pick: which template a loop gets.
     """
 
     def __init__(
         self, sizes: Mapping[str, int], dtype: torch.dtype, device: Device, pick: Callable[..., Choice] = choose
-    ):
+    ) -> None:
         self._sizes, self._dtype, self._device, self._pick = dict(sizes), dtype, device, pick
-        self.notes: dict[str, None] = {}
+        self._ran: dict[tuple[str, str], str] = {}
         self._loops: dict[Plan, Loop] = {}
         self._on_chip: dict[Plan, int] = {}
         self._sources: dict[tuple[Plan, tuple[Expr, ...], Choice, bool], Source] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of every template that has run, forward and backward: why, and for which shape the last time."""
+        return tuple(self._ran.values())
 
     def arrange(self, schedule: Plan) -> Plan:
         return fused(schedule)
@@ -104,7 +111,8 @@ class TritonLoops:
             log.info("%s: %s; trying a template that keeps less on chip", schedule.graph.name, error)
             return self.run(schedule, form, values, states, batch_sizes, history, backwards=backwards)
         way = "backward" if backwards else "forward"
-        self.notes[f"{way}, {sequences} x {len(batch_sizes)} steps: {choice.template}, {choice.reason}"] = None
+        shape = f"{way}, {sequences} x {len(batch_sizes)} steps"
+        self._ran[way, choice.template] = f"{shape}: {choice.template}, {choice.reason}"
         for nodes, array in made.items():
             values.put(nodes, array)
         return final
@@ -184,7 +192,7 @@ def _rows(array: Tensor) -> Tensor:
     return array if array.stride(-1) == 1 or array.shape[-1] == 1 else array.contiguous()
 
 
-@cache
+@lru_cache(maxsize=SHAPES)
 def _places(batch_sizes: tuple[int, ...], sequences: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """How many steps each sequence has, and the first row of each step."""
     sizes = torch.tensor(batch_sizes)
@@ -203,7 +211,7 @@ def kernel_of(text: str) -> Any:
 @cache
 def _kernel(text: str, interpreted: bool) -> Any:
     """Triton reads the text of what it compiles: it is given a place where Python finds it."""
-    log.info("compiling a kernel for a GPU: %s", text.partition("def loop")[2].split('"""')[1])
+    log.info("compiling a kernel for a GPU: %s", text.partition("def loop")[2].splitlines()[1].strip())
     name = f"<everloop kernel {hash((text, interpreted)) & 0xFFFFFFFFFFFF:012x}>"
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     module: dict[str, Any] = {"__name__": "everloop.backends.triton.generated"}

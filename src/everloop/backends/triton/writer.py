@@ -60,7 +60,9 @@ class Writer:
     in the packed arrays, and of which of these are to be read and written.
     """
 
-    def __init__(self, loop: Loop, choice: Choice, history: Sequence[Expr], real: str, held: str, backwards: bool):
+    def __init__(
+        self, loop: Loop, choice: Choice, history: Sequence[Expr], real: str, held: str, backwards: bool
+    ) -> None:
         self.loop, self.choice, self.real, self.held, self.backwards = loop, choice, real, held, backwards
         self.plan, self.graph = loop.plan, loop.plan.graph
         self.history = _side_by_side(loop, history)
@@ -110,7 +112,9 @@ class Writer:
             or node in set(self.graph.new.values())
         )
 
-    def _array(self, name: str, kind: Kind, nodes: tuple[Expr, ...], *, strided: bool = True, remember: bool = True):
+    def _array(
+        self, name: str, kind: Kind, nodes: tuple[Expr, ...], *, strided: bool = True, remember: bool = True
+    ) -> None:
         argument = self._add(Argument(name, kind, nodes, strided))
         if remember:
             for node, offset in zip(nodes, self._offsets(nodes), strict=True):
@@ -180,7 +184,7 @@ class Writer:
         ]
         signature = ", ".join([*names, "lengths", "offsets", "arrived", "failed", "sequences", "begin"])
         functions = "\n".join(function(name, self.real) for name in self.needed)
-        head = ["@triton.jit", f"def loop({signature}, TF32: tl.constexpr):", f'    """{self._about()}"""']
+        head = ["@triton.jit", f"def loop({signature}, TF32: tl.constexpr):", f"    {self._about()!r}"]
         body = [f"    {line}" for line in ["part = tl.program_id(1)", *self._axis_lines()]]
         return "\n".join(
             ["import triton", "import triton.language as tl", functions, "", *head, *body, *self._lines, ""]
