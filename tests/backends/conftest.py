@@ -60,7 +60,7 @@ class Fenced:
 
 
 def room(shape: tuple[int, ...], dtype: torch.dtype, align: int = 64) -> Tensor:
-    """NaN, at the end of what can be read and written; it begins at a multiple of `align` bytes."""
+    """NaN (integers: -1), at the end of what can be read and written; it begins at a multiple of `align` bytes."""
     count, item = prod(shape), torch.empty((), dtype=dtype).element_size()
     size = -(-max(count * item, 1) // align) * align
     whole = (-(-size // mmap.PAGESIZE) + 1) * mmap.PAGESIZE
@@ -68,7 +68,7 @@ def room(shape: tuple[int, ...], dtype: torch.dtype, align: int = 64) -> Tensor:
     end = ctypes.addressof(ctypes.c_char.from_buffer(pages)) + whole - mmap.PAGESIZE
     assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), mmap.PAGESIZE, 0) == 0
     room = np.frombuffer(pages, np.uint8, size, whole - mmap.PAGESIZE - size)
-    return torch.from_numpy(room).view(dtype)[:count].fill_(torch.nan).view(shape)
+    return torch.from_numpy(room).view(dtype)[:count].fill_(torch.nan if dtype.is_floating_point else -1).view(shape)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -256,6 +257,30 @@ def poisoned(like: torch.Tensor, *shape: Any, **how: Any) -> torch.Tensor:
 def loop_of(name: str, hidden: int, number: int = 2) -> Loop:
     _, recurrence = any_kernel("reference", cells.get(name), {"input": 8, "hidden": hidden})
     return Loop(plan(recurrence.graph), recurrence.sizes, number, 2 * number)
+
+
+class TestMemory:
+    @pytest.mark.skipif(sys.platform != "linux", reason="memory is fenced by mprotect")
+    @pytest.mark.parametrize(
+        ("name", "pick"),
+        [
+            ("lstm", choose),
+            ("layernorm_gru", choose),
+            ("lru", choose),
+            ("indrnn", choose),
+            ("gru", always(resident=True)),
+            ("gru", always(resident=False)),
+        ],
+    )
+    def test_nothing_beside_what_is_given_is_touched(
+        self, name: str, pick: Pick, fence: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Arrays end where no memory is, and begin as NaN: one number too far ends the process."""
+        kernel, recurrence = made(name, pick=pick)
+        monkeypatch.setattr(
+            Drawn, "to", lambda drawn, kind, device="cpu": drawn.each(lambda array: fence.moved(array.to(kind)))
+        )
+        check_kernel(fence.around(kernel), recurrence.graph, recurrence.sizes, Trial((3, 3, 1), idle=1))
 
 
 class TestChoice:
