@@ -23,6 +23,7 @@ from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baseline import Baseline
 from everloop.tasks.batching import Batches, pad
+from everloop.tasks.changes import PictureChanges
 from everloop.tasks.classifier.baselines import classifier_baselines
 from everloop.tasks.classifier.calibration import (
     best_mixture,
@@ -276,7 +277,7 @@ class Classifier(Task):
     def _make_front(self) -> nn.Module:
         if self.window_ > 1:
             return WindowFront(self.codec_.features, self.width_, self.window_, 0.0)
-        return front_for(self.codec_, self.width_, 0.0, kind=self.front, shift=self.shift)
+        return front_for(self.codec_, self.width_, 0.0, kind=self.front, changes=PictureChanges(shift=self.shift))
 
     @property
     def _word_dropout(self) -> float:
