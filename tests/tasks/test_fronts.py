@@ -73,6 +73,17 @@ def test_a_step_of_a_picture_is_a_place() -> None:
     assert torch.equal(before[:, -5:], after[:, -5:])
 
 
+def test_the_last_step_of_a_picture_may_be_the_whole() -> None:
+    codec, rows = codec_of("image")
+    front = front_for(codec, 7, whole=True).eval()
+    x, lengths = padded(rows)
+    with torch.no_grad():
+        before, after = (front(values, lengths) for values in (x, x + torch.eye(16)[0, :, None]))
+    assert before[1].tolist() == [21] * 4
+    assert torch.equal(before[0][:, 15:20], after[0][:, 15:20]), "the lowest places do not see the topmost row"
+    assert bool((before[0][:, 20] != after[0][:, 20]).any(-1).all())
+
+
 def test_padding_changes_nothing() -> None:
     codec, rows = codec_of("frames")
     front = front_for(codec, 7, changes=PictureChanges(0.0))

@@ -30,13 +30,14 @@ def front_for(
     kind: Kind = "auto",
     changes: PictureChanges = UNCHANGED,
     filters: int = 8,
+    whole: bool = False,
 ) -> nn.Module:
     """The front that suits what a codec of values gives: any codec with `features`.
 
     kind: convolutions are for codecs of pictures (`ImageCodec`, by rows) and of clips of pictures (`FramesCodec`);
     auto takes them for those whose sides are 16 pixels or more, and a linear map for everything else. changes: what is
     done to pictures in training; to all frames of a clip alike. filters: of the first convolution; each next one has
-    twice as many.
+    twice as many. whole: after the places of a picture comes one more step, which sees them all at once.
     """
     picture = picture_shape(codec)
     if kind == "convolutions" and picture is None:
@@ -48,7 +49,7 @@ def front_for(
         return LinearFront(codec.features, features_out, dropout, pixels)
     if codec.modality == "frames":
         return FramesFront(pixels, features_out, dropout, filters)
-    return PictureFront(pixels, features_out, dropout, filters)
+    return PictureFront(pixels, features_out, dropout, filters, whole)
 
 
 def picture_shape(codec: Any) -> tuple[int, int, int] | None:
@@ -93,20 +94,26 @@ class LinearFront(nn.Module):
 class PictureFront(nn.Module):
     """Pictures as rows, [B, H, W * C] -> [B, H' * W', E]: convolutions, whose every place is a step, in reading order.
 
-    What is seen at a place is told where it is by an embedding of its own. grid: rows and columns of places.
+    What is seen at a place is told where it is by an embedding of its own. grid: rows and columns of places. whole: one
+    more step comes last, a linear map of all places: what a picture is as a whole is learned through it in a fraction
+    of the updates that the way through the places takes.
     """
 
-    def __init__(self, pixels: Pixels, output_size: int, dropout: float, filters: int) -> None:
+    def __init__(self, pixels: Pixels, output_size: int, dropout: float, filters: int, whole: bool) -> None:
         super().__init__()
         self.pixels, self.output_size = pixels, output_size
         self.convolutions, (channels, *self.grid) = _convolutions(pixels.picture, filters)
         self.linear, self.dropout = nn.Linear(channels, output_size), nn.Dropout(dropout)
-        self.place = nn.Parameter(torch.zeros(math.prod(self.grid), output_size))
+        places = math.prod(self.grid)
+        self.place = nn.Parameter(torch.zeros(places, output_size))
+        self.whole = nn.Linear(channels * places, output_size) if whole else None
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.convolutions(self.pixels(x)).flatten(2).transpose(1, 2)
-        y = self.dropout(self.linear(y) + self.place)
-        return y, torch.full_like(lengths, y.shape[1])
+        seen = self.convolutions(self.pixels(x)).flatten(2)
+        y = self.linear(seen.transpose(1, 2)) + self.place
+        if self.whole is not None:
+            y = torch.cat([y, self.whole(seen.flatten(1))[:, None]], 1)
+        return self.dropout(y), torch.full_like(lengths, y.shape[1])
 
 
 class FramesFront(nn.Module):

@@ -79,7 +79,8 @@ def step_names(codec: Any, front: nn.Module | None, count: int) -> list[str]:
     """What the steps are called that a front gives to recurrent layers."""
     if isinstance(front, PictureFront):
         _, columns = front.grid
-        return [f"row {k // columns + 1}, column {k % columns + 1}" for k in range(len(front.place))]
+        places = [f"row {k // columns + 1}, column {k % columns + 1}" for k in range(len(front.place))]
+        return places if front.whole is None else [*places, "the whole"]
     if codec.modality == "image":
         if codec.by == "patches":
             across = codec.width // codec.patch
@@ -103,6 +104,8 @@ def mean_at(values: np.ndarray, hidden: Iterable[int], front: nn.Module | None) 
     rows, columns = front.grid
     high, wide = -(-picture[0] // rows), -(-picture[1] // columns)
     for k in hidden:
+        if k == len(front.place):
+            pixels[:] = 0
         top, left = k // columns * high, k % columns * wide
         pixels[top : top + high, left : left + wide] = 0
     return found

@@ -220,7 +220,7 @@ class Seq2Seq(Task):
     def make_front(self, codec: Any, features_out: int) -> nn.Module:
         """What stands between values and the encoder: (values [B, S, F], lengths) -> (features [B, S', E], lengths)."""
         changes = PictureChanges(self.shift, self.turn, self.zoom, self.mirror, self.colour)
-        return front_for(codec, features_out, changes=changes, filters=self.filters)
+        return front_for(codec, features_out, changes=changes, filters=self.filters, whole=True)
 
     def _layers(self, features: int, hidden: int, bidirectional: bool, beside: bool = False) -> Recurrent:
         """beside: what a front saw goes past the layers, too, where it has their width: what is in a picture would
