@@ -65,7 +65,7 @@ def attention_map(attended: Attended) -> str:
 def _pictures(part: Any, outputs: Sequence[str]) -> str:
     rows = np.linspace(0, len(part.texts) - 1, min(PICTURES, len(part.texts))).astype(int).tolist()
     shown = [(_png(part.inputs[k]), f"{outputs[k]} | {part.texts[k]}") for k in rows]
-    return pictures(shown) + note("Under each picture what was written, then its reference.")
+    return pictures(shown, width=128) + note("Under each picture what was written, then its reference.")
 
 
 def _png(given: Any) -> bytes:
