@@ -33,14 +33,14 @@ def draw_shapes(folder: Path, copies: int = 40) -> Path:
 
 
 if len(sys.argv) > 1:
-    data, options = sys.argv[1], {}
+    data = sys.argv[1]
+    options = {"metric": "chrf", "batch": 32, "epochs": 60, "patience": 0, "averaging": 0.99}
+    options |= {"mirror": True, "turn": 10, "zoom": 0.2, "colour": 0.1}
 else:
-    data, options = (
-        draw_shapes(Path(tempfile.mkdtemp())),
-        {"hidden": 32, "embedding": 32, "epochs": 16, "batch": 16, "lr": 0.01, "dropout": 0.1},
-    )
+    data = draw_shapes(Path(tempfile.mkdtemp()))
+    options = {"metric": "exact_match", "batch": 16, "epochs": 16, "lr": 0.01, "hidden": 32, "embedding": 32}
 
-model = Seq2Seq(target_unit="words", metric="exact_match", **options)
+model = Seq2Seq(target_unit="words", dropout=0.1, **options)
 model.fit(data, quiet=True)
 print(model.verdict())
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from everloop import Classifier, load
 from everloop.data import vectors
 from everloop.tasks import running
+from everloop.tasks.classifier.network import ValuesClassifier
 from everloop.tasks.classifier.signal_baselines import resampled, signal_baselines, warped_distances
 from everloop.testing import FLOAT32, SAME, assert_close
 
@@ -129,6 +131,21 @@ def test_other_modalities_have_no_stream(signals: Signals) -> None:
     task.modality_ = "image"
     with pytest.raises(ValueError, match="a classifier of image cannot be streamed; those of texts and vectors can"):
         task.stream()
+
+
+def test_drift_is_one_change_all_along_a_sequence_in_training_only(signals: Signals) -> None:
+    network = small(drift=0.3).fit(*signals, quiet=True).network_.double()
+    assert isinstance(network, ValuesClassifier)
+    read: list[torch.Tensor] = []
+    network.front.register_forward_pre_hook(lambda front, given: read.append(given[0]))
+    steps = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 7, 2)))
+    for training in (True, False):
+        network.train(training)(steps, torch.full((5,), 7))
+    changed, same = read
+    assert torch.equal(same, steps)
+    factor = (changed[:, 1:] - changed[:, :-1]) / (steps[:, 1:] - steps[:, :-1])
+    assert_close(factor, factor[:, :1].expand_as(factor), SAME)
+    assert len(set(factor[:, 0].flatten().tolist())) == 10, "every feature of every sequence has its own"
 
 
 class TestWithoutTorch:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from everloop.data.frames import FramesCodec
 from everloop.data.image import ImageCodec
-from everloop.tasks.fronts import FramesFront, LinearFront, PictureFront, front_for, shifted
+from everloop.tasks.changes import PictureChanges, shifted
+from everloop.tasks.fronts import FramesFront, LinearFront, PictureFront, front_for
 from everloop.testing import FLOAT32, SAME, assert_close
 
 DICE = np.random.default_rng(0)
@@ -71,9 +73,20 @@ def test_a_step_of_a_picture_is_a_place() -> None:
     assert torch.equal(before[:, -5:], after[:, -5:])
 
 
+def test_the_last_step_of_a_picture_may_be_the_whole() -> None:
+    codec, rows = codec_of("image")
+    front = front_for(codec, 7, whole=True).eval()
+    x, lengths = padded(rows)
+    with torch.no_grad():
+        before, after = (front(values, lengths) for values in (x, x + torch.eye(16)[0, :, None]))
+    assert before[1].tolist() == [21] * 4
+    assert torch.equal(before[0][:, 15:20], after[0][:, 15:20]), "the lowest places do not see the topmost row"
+    assert bool((before[0][:, 20] != after[0][:, 20]).any(-1).all())
+
+
 def test_padding_changes_nothing() -> None:
     codec, rows = codec_of("frames")
-    front = front_for(codec, 7, shift=0.0)
+    front = front_for(codec, 7, changes=PictureChanges(0.0))
     zeros, ones = (front(*padded(rows, fill))[0] for fill in (0.0, 1.0))
     for k, row in enumerate(rows):
         assert torch.equal(zeros[k, : len(row)], ones[k, : len(row)]), "not even what the layers normalise by"
@@ -89,7 +102,7 @@ def test_padding_changes_nothing() -> None:
 @pytest.mark.parametrize("kind", ["linear", "convolutions"])
 def test_pictures_move_in_training_only(modality: str, kind: Any) -> None:
     codec, rows = codec_of(modality)
-    front = front_for(codec, 7, kind=kind, shift=0.3).eval()
+    front = front_for(codec, 7, kind=kind, changes=PictureChanges(0.3)).eval()
     x, lengths = padded(rows)
     assert torch.equal(front(x, lengths)[0], front(x, lengths)[0])
     front.train()
@@ -124,3 +137,49 @@ def test_what_a_front_is_chosen_by() -> None:
     assert type(front_for(FramesCodec.fit(clips(3, side=8)), 7, kind="convolutions")) is FramesFront
     with pytest.raises(ValueError, match="a front of convolutions came for tracks of 4 numbers"):
         front_for(codec_of("track")[0], 7, kind="convolutions")
+
+
+def test_a_picture_turned_and_seen_in_a_mirror_is_that_picture() -> None:
+    """Of a picture wider than high: what leaves it and comes back is lost, so that its middle is compared."""
+    torch.manual_seed(0)
+    smooth = F.interpolate(torch.rand(1, 3, 4, 6), (24, 36), mode="bicubic")
+    white = torch.zeros(3)
+    mirrored = PictureChanges(shift=0.0, mirror=True)(smooth.expand(32, -1, -1, -1), white)
+    plain, other = ((mirrored - one).abs().amax((1, 2, 3)) < FLOAT32.absolute for one in (smooth, smooth.flip(-1)))
+    assert bool((plain ^ other).all())
+    assert 4 < int(other.sum()) < 28
+    places = PictureChanges(shift=0.0, turn=90.0)._places(64, smooth)
+    in_pixels = places[:, :, :2] * torch.tensor([18.0, 12.0])[:, None] / torch.tensor([18.0, 12.0])
+    assert_close(in_pixels @ in_pixels.transpose(1, 2), torch.eye(2).expand(64, 2, 2), FLOAT32)
+
+
+def test_zoom_and_shift_stay_within_what_was_asked() -> None:
+    torch.manual_seed(0)
+    places = PictureChanges(shift=0.1, zoom=0.2)._places(500, torch.zeros(1, 3, 8, 8))
+    high, moved = places[:, 1, 1], places[:, :, 2]
+    assert 1 / 1.2 - 1e-6 <= float(high.min()) < 0.9
+    assert 1.1 < float(high.max()) <= 1.2 + 1e-6
+    assert 0.19 < float(moved.abs().max()) <= 0.2, "of sides of length 2"
+
+
+def test_colours_change_around_white() -> None:
+    torch.manual_seed(0)
+    codec, rows = codec_of("image")
+    front = front_for(codec, 7, changes=PictureChanges(shift=0.0, colour=0.3))
+    assert isinstance(front, PictureFront)
+    white = torch.tensor([(1 - m) / s for m, s in zip(codec.mean, codec.scale, strict=True)])
+    assert_close(front.pixels.white, white, FLOAT32)
+    x, _ = padded(rows)
+    x[:, 0] = white.repeat(20)
+    pixels = front.pixels(x)
+    assert_close(pixels[:, :, 0], white[None, :, None].expand(4, 3, 20), FLOAT32)
+    assert not torch.equal(pixels, front.eval().pixels(x))
+
+
+def test_frames_of_a_clip_change_alike() -> None:
+    torch.manual_seed(0)
+    frames = torch.rand(1, 3, 8, 8).expand(6 * 5, 3, 8, 8)
+    changes = PictureChanges(turn=20, zoom=0.2, mirror=True, colour=0.2)
+    changed = changes(frames, torch.ones(3), clips=6).view(6, 5, 3, 8, 8)
+    assert_close(changed, changed[:, :1].expand_as(changed), SAME)
+    assert not torch.equal(changed[0], changed[1])

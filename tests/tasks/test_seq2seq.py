@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,16 @@ class TestKeeping:
         assert "Test examples" in page
         assert "Attention" in page
 
+    def test_pictures_stand_in_the_report_above_what_was_written(self, tmp_path):
+        dice = np.random.default_rng(0)
+        pictures = [dice.integers(0, 256, (8, 8, channels), dtype=np.uint8) for channels in (1, 3) * 20]
+        texts = [f"grey: {k}" if picture.shape[-1] == 1 else f"colour: {k}" for k, picture in enumerate(pictures)]
+        task = Seq2Seq(**SMALL).fit(pictures, texts, modality="image", out=tmp_path / "run", quiet=True)
+        page = (tmp_path / "run" / "report.html").read_text()
+        assert page.count('src="data:image/png;base64,') == len(task.outputs_)
+        for text, output in zip(task._parts["test"].texts, task.outputs_, strict=True):
+            assert escape(f"{output} | {text}") in page
+
     def test_a_text_of_the_data_is_shown_and_not_run(self, tmp_path):
         texts = [f"<script>{k}</script> word" for k in range(30)]
         Seq2Seq(**SMALL).fit(texts, [f"<b>{k}" for k in range(30)], out=tmp_path / "run", quiet=True)
@@ -222,6 +233,12 @@ class TestMetrics:
         scores = text_scores(["the cat sat down"], [["the big cat sat over there"]], answers=False)
         assert scores["rouge_l"] == pytest.approx(2 * 0.75 * 0.5 / 1.25)
         assert text_scores([" yes"], [["no", "yes "]], answers=True) == {"exact_match": 1.0}
+
+    def test_the_kinds_of_captions_are_compared_where_all_have_one(self):
+        outputs, references = ["bird: owl", "fish: crab", "bird", "x"], [["bird: gull"], ["bug: ant", "fish: eel"]]
+        known = [*references, ["bird: jay"], ["y: x"]]
+        assert text_scores(outputs, known, answers=False)["kind_match"] == 0.75
+        assert "kind_match" not in text_scores(outputs[:2], [["bird: gull"], ["eel"]], answers=False)
 
     def test_chinese_is_measured_by_characters(self):
         scores = text_scores(["我喜欢猫"], [["我喜欢狗"]], answers=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from everloop.data.audio import HOP
 from everloop.data.text import TextCodec
-from everloop.tasks.fronts import CHANNELS, PictureFront
+from everloop.tasks.fronts import PictureFront
 
 SHOWN = 20
 """Answers that are given at most."""
@@ -78,8 +78,9 @@ def unknown_at(ids: np.ndarray, hidden: Iterable[int], unknown: int) -> np.ndarr
 def step_names(codec: Any, front: nn.Module | None, count: int) -> list[str]:
     """What the steps are called that a front gives to recurrent layers."""
     if isinstance(front, PictureFront):
-        _, columns = _grid(front)
-        return [f"row {k // columns + 1}, column {k % columns + 1}" for k in range(len(front.place))]
+        _, columns = front.grid
+        places = [f"row {k // columns + 1}, column {k % columns + 1}" for k in range(len(front.place))]
+        return places if front.whole is None else [*places, "the whole"]
     if codec.modality == "image":
         if codec.by == "patches":
             across = codec.width // codec.patch
@@ -98,20 +99,16 @@ def mean_at(values: np.ndarray, hidden: Iterable[int], front: nn.Module | None) 
     if not isinstance(front, PictureFront):
         found[sorted(hidden)] = 0
         return found
-    pixels = found.reshape(front.picture)
-    rows, columns = _grid(front)
-    high, wide = -(-front.picture[0] // rows), -(-front.picture[1] // columns)
+    picture = front.pixels.picture
+    pixels = found.reshape(picture)
+    rows, columns = front.grid
+    high, wide = -(-picture[0] // rows), -(-picture[1] // columns)
     for k in hidden:
+        if k == len(front.place):
+            pixels[:] = 0
         top, left = k // columns * high, k % columns * wide
         pixels[top : top + high, left : left + wide] = 0
     return found
-
-
-def _grid(front: PictureFront) -> tuple[int, int]:
-    """The rows and columns of the places that are left of a picture after its convolutions, which halve its sides."""
-    height, width, _ = front.picture
-    grids = [(-(-height // 2**k), -(-width // 2**k)) for k in range(len(CHANNELS) + 1)]
-    return next(grid for grid in grids if grid[0] * grid[1] == len(front.place))
 
 
 # -- networks --------------------------------------------------------------------------------------------------------

@@ -75,11 +75,6 @@ def caption_of(entry: dict[str, Any], kinds: bool = True) -> str:
     return f"{entry['subcategory'].replace('-', ' ')}: {name}" if kinds else name
 
 
-def kind_of(caption: str) -> str:
-    """The subcategory that a caption, true or written by a model, begins with."""
-    return caption.partition(":")[0].strip()
-
-
 def _drawn(folder: Path, skin_tones: bool) -> Iterator[tuple[dict[str, Any], Path]]:
     """Every emoji that there is a picture of, and the picture; with skin tones, more than one."""
     entries, pictures = _entries(folder), _pictures(folder)

@@ -128,16 +128,28 @@ class WindowFront(nn.Module):
 
 
 class ValuesClassifier(PooledLayers):
-    """Values [B, T, F] and lengths [B] -> class scores [B, C]. noise: standard deviation of what is added to every
-    value in training."""
+    """Values [B, T, F] and lengths [B] -> class scores [B, C]. In training, noise: standard deviation of what is added
+    to every value; drift: of what is added to each of the F all along a sequence, and of the logarithm of what it is
+    multiplied by, as another microphone or sensor might."""
 
     def __init__(
-        self, front: nn.Module, recurrent: Recurrent, *, classes: int, pooling: str, dropout: float, noise: float
+        self,
+        front: nn.Module,
+        recurrent: Recurrent,
+        *,
+        classes: int,
+        pooling: str,
+        dropout: float,
+        noise: float,
+        drift: float,
     ) -> None:
         super().__init__(recurrent, classes=classes, pooling=pooling, dropout=dropout)
-        self.front, self.noise = front, noise
+        self.front, self.noise, self.drift = front, noise, drift
 
     def experts(self, steps: Tensor, lengths: Tensor) -> list[Tensor]:
+        if self.training and self.drift:
+            factor, offset = self.drift * steps.new_empty(2, len(steps), 1, steps.shape[-1]).normal_()
+            steps = steps * factor.exp() + offset
         if self.training and self.noise:
             steps = steps + self.noise * torch.randn_like(steps)
         return [self.classify(*self.front(steps, lengths))]

@@ -23,6 +23,7 @@ from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baseline import Baseline
 from everloop.tasks.batching import Batches, pad
+from everloop.tasks.changes import PictureChanges
 from everloop.tasks.classifier.baselines import classifier_baselines
 from everloop.tasks.classifier.calibration import (
     best_mixture,
@@ -112,6 +113,8 @@ class Classifier(Task):
     For values: codec: options of the modality's codec, as {"missing": "mean"} of vectors. front, shift: of pictures,
     see `everloop.tasks.fronts`. context: how many steps, the present one last, a linear front sees at once (-1: 5 for
     vectors, else 1). noise: standard deviation of what is added to values in training, which have a deviation of 1.
+    drift: the same of what is added to each feature all along a sequence, and of the logarithm of what it is
+    multiplied by: where speakers, microphones or sensors differ more than few examples show.
     layout, channels: of arrays, see `everloop.data.vectors.arranged`.
 
     The rest is the training loop's: see `everloop train --help`.
@@ -139,6 +142,7 @@ class Classifier(Task):
     shift: Share = 0.0
     context: Natural = -1
     noise: Annotated[float, Field(ge=0)] = 0.0
+    drift: Annotated[float, Field(ge=0)] = 0.0
     layout: vectors.Layout = "auto"
     channels: Whole = 1
     class_weight: Literal["none", "balanced"] | dict[Any, float] = "none"
@@ -259,7 +263,7 @@ class Classifier(Task):
             "dropout": self.dropout,
         }
         if not self.is_text:
-            return ValuesClassifier(self._make_front(), layers, **common, noise=self.noise)
+            return ValuesClassifier(self._make_front(), layers, **common, noise=self.noise, drift=self.drift)
         network = SequenceClassifier(
             layers,
             **common,
@@ -276,7 +280,7 @@ class Classifier(Task):
     def _make_front(self) -> nn.Module:
         if self.window_ > 1:
             return WindowFront(self.codec_.features, self.width_, self.window_, 0.0)
-        return front_for(self.codec_, self.width_, 0.0, kind=self.front, shift=self.shift)
+        return front_for(self.codec_, self.width_, 0.0, kind=self.front, changes=PictureChanges(shift=self.shift))
 
     @property
     def _word_dropout(self) -> float:

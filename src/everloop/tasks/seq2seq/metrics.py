@@ -29,18 +29,29 @@ def fitting_metric(targets: Sequence[str], copying: bool) -> tuple[Metric, str]:
 def text_scores(outputs: Sequence[str], references: Sequence[Sequence[str]], *, answers: bool) -> dict[str, float]:
     """exact_match: the share of outputs that are one of their references, whatever spaces stand around them. Unless
     they are answers, also BLEU and chrF over all outputs (0 to 100, as sacrebleu has them: Papineni et al. 2002,
-    Popović 2015) and the mean of the F-measure of ROUGE-L (0 to 1, Lin 2004), the best over the references."""
+    Popović 2015) and the mean of the F-measure of ROUGE-L (0 to 1, Lin 2004), the best over the references. Where all
+    references begin with a kind and a colon ("animal mammal: water buffalo"), also kind_match: the share of outputs
+    that begin with the kind of one of theirs."""
     pairs = list(zip(outputs, references, strict=True))
     exact = sum(output.strip() in {one.strip() for one in known} for output, known in pairs) / len(pairs)
     if answers:
         return {"exact_match": exact}
     streams = _streams(references)
-    return {
+    found = {
         "bleu": _bleu(references).corpus_score(list(outputs), streams).score,
         "chrf": _chrf().corpus_score(list(outputs), streams).score,
         "rouge_l": sum(max(_rouge_l(output, one) for one in known) for output, known in pairs) / len(pairs),
         "exact_match": exact,
     }
+    if all(":" in one for known in references for one in known):
+        same = sum(kind_of(output) in set(map(kind_of, known)) for output, known in pairs)
+        found["kind_match"] = same / len(pairs)
+    return found
+
+
+def kind_of(text: str) -> str:
+    """What stands before the first colon of a caption, true or written by a model."""
+    return text.partition(":")[0].strip()
 
 
 def signatures(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[str]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from everloop.insight.parts import heat, note, table
+from everloop.data.image import load, pillow, pixels_of
+from everloop.insight.parts import heat, note, pictures, table
 from everloop.insight.report import Report
 
 SHOWN = 10
 WIDEST = 60
+PICTURES = 48
+LARGEST = 192  # pixels of a side
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ def seq2seq_report(task: Any, report: Report, part: Any, outputs: Sequence[str],
     rows = np.linspace(0, len(part.texts) - 1, min(SHOWN, len(part.texts))).astype(int).tolist()
     shown = [(_spelled(part.inputs[k]), part.texts[k], outputs[k]) for k in rows]
     more = [("Test examples", table(("input", "reference", "output"), shown) + _notes(signatures))]
+    if task.codec_.source.modality == "image":
+        more.append(("Pictures", _pictures(part, outputs)))
     if task.attention != "none":
         # The most legible: the longest output of those that are shown whose input is not wider than the page.
         narrow = [k for k in rows if len(part.sources[k].steps) <= WIDEST] or rows[:1]
@@ -54,6 +60,23 @@ def attention_map(attended: Attended) -> str:
     if len(attended.read) > WIDEST:
         text += f" The first {WIDEST} of {len(attended.read)} pieces are shown."
     return heat(attended.written, columns, values.tolist()) + note(text)
+
+
+def _pictures(part: Any, outputs: Sequence[str]) -> str:
+    rows = np.linspace(0, len(part.texts) - 1, min(PICTURES, len(part.texts))).astype(int).tolist()
+    shown = [(_png(part.inputs[k]), f"{outputs[k]} | {part.texts[k]}") for k in rows]
+    return pictures(shown, width=128) + note("Under each picture what was written, then its reference.")
+
+
+def _png(given: Any) -> bytes:
+    """A picture that an `ImageCodec` reads, no larger than a page needs it."""
+    array = given if isinstance(given, np.ndarray) else load(given)
+    pixels = (pixels_of(array, "a picture") * 255).round().clip(0, 255).astype(np.uint8)
+    image = pillow().fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.thumbnail((LARGEST, LARGEST))
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
 
 
 def _spelled(given: Any) -> str:

@@ -19,6 +19,7 @@ from everloop.insight.inside import Inside
 from everloop.insight.report import Report
 from everloop.nn import Recurrent
 from everloop.tasks.baseline import Baseline
+from everloop.tasks.changes import PictureChanges
 from everloop.tasks.fronts import front_for
 from everloop.tasks.progress import Progress
 from everloop.tasks.run import Run
@@ -73,7 +74,9 @@ class Seq2Seq(Task):
     labels (Szegedy et al. 2016). unit, target_unit: what a piece of a text is. length: steps of each input text (or of
     the whole of another modality) that are read. target_length: pieces that are learned, and written, at most. beam,
     length_penalty: see `everloop.tasks.decoding.beam`. metric: what the best epoch, and the verdict, go by; auto looks
-    at the targets. Pairs that share their input, or their target, stay in one split.
+    at the targets. filters: of the first convolution over pictures. shift, turn, zoom, mirror, colour: how training
+    changes these, see `everloop.tasks.changes.PictureChanges`. Pairs that share their input, or their target, stay in
+    one split.
     """
 
     cell: str = "gru"
@@ -94,6 +97,12 @@ class Seq2Seq(Task):
     beam: Whole = 5
     length_penalty: Annotated[float, Field(ge=0)] = 1.0
     metric: Literal["auto", "bleu", "chrf", "rouge_l", "exact_match"] = "auto"
+    filters: Whole = 8
+    shift: Share = 0.1
+    turn: Annotated[float, Field(ge=0, le=180)] = 0.0
+    zoom: Share = 0.0
+    mirror: bool = False
+    colour: Share = 0.0
     batch: Whole = 64
     lr: Positive = 3e-3
     warmup: Share = 0.1
@@ -210,7 +219,8 @@ class Seq2Seq(Task):
 
     def make_front(self, codec: Any, features_out: int) -> nn.Module:
         """What stands between values and the encoder: (values [B, S, F], lengths) -> (features [B, S', E], lengths)."""
-        return front_for(codec, features_out)
+        changes = PictureChanges(self.shift, self.turn, self.zoom, self.mirror, self.colour)
+        return front_for(codec, features_out, changes=changes, filters=self.filters, whole=True)
 
     def _layers(self, features: int, hidden: int, bidirectional: bool, beside: bool = False) -> Recurrent:
         """beside: what a front saw goes past the layers, too, where it has their width: what is in a picture would
