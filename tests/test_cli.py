@@ -241,12 +241,13 @@ class TestAgreement:
     BY_SET_ONLY = frozenset(
         {
             *("attention", "bands", "beam", "bonus", "calendar", "calibrate", "channels", "characters", "chords"),
-            *("class_weight", "codec", "context", "copy", "counts", "coverage", "crf", "deltas", "embedding_dropout"),
+            *("class_weight", "codec", "colour", "context", "copy", "counts", "coverage", "crf", "deltas", "drift"),
+            *("embedding_dropout", "filters"),
             *("flat_start", "front", "gain", "gap", "horizon", "layout", "length_penalty", "linear", "lookback"),
-            *("loss", "mask_bands", "mask_steps", "metric", "min_count", "ngrams", "noise", "norm", "pairs"),
+            *("loss", "mask_bands", "mask_steps", "metric", "min_count", "mirror", "ngrams", "noise", "norm", "pairs"),
             *("quantiles", "rate", "sampled", "segment", "shift", "smoothing", "speed", "spelling", "stride"),
-            *("target_length", "target_unit", "threads", "threshold", "tie", "tied", "transpose", "warp"),
-            *("weight_drop", "width", "word_dropout"),
+            *("target_length", "target_unit", "threads", "threshold", "tie", "tied", "transpose", "turn", "warp"),
+            *("weight_drop", "width", "word_dropout", "zoom"),
         }
     )
 
