@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from everloop.backends._evaluate import evaluate
-from everloop.backends._values import Values, length
+from everloop.backends._values import Values, width
 from everloop.compiler.plan import Plan
 from everloop.lang.expr import Expr
 
@@ -83,8 +83,7 @@ class _Record:
         self.arrays = {nodes: self._empty(nodes, values) for nodes in kept}
 
     def _empty(self, nodes: tuple[Expr, ...], values: Values) -> Tensor:
-        width = sum(1 if node.size is None else length(node.size, values.sizes) for node in nodes)
-        return values.like.new_empty(self.total, width)
+        return values.like.new_empty(self.total, sum(width(node.size, values.sizes) for node in nodes))
 
     def make_room(self, now: Values, begin: int, rows: int) -> None:
         now.room = {args: self.arrays[args][begin : begin + rows] for args in self.joint}

@@ -162,7 +162,7 @@ class Values(dict[Expr, Value]):
     def rows(self, node: Expr, rows: int) -> Tensor:
         """The value as an array [rows, F], repeated where it is less."""
         array = self._tensor(node)
-        shape = (rows, 1 if node.size is None else length(node.size, self.sizes))
+        shape = (rows, width(node.size, self.sizes))
         # A view of an array as a whole could not be written to where torch differentiates.
         return array if array.shape == shape else array.expand(shape)
 
@@ -180,3 +180,13 @@ def length(size: Size | None, sizes: Mapping[str, int]) -> int:
     assert size is not None
     assert size.name is not None
     return sizes[size.name]
+
+
+def width(size: Size | None, sizes: Mapping[str, int]) -> int:
+    """The features of a value: one where it is a number per row."""
+    return 1 if size is None else length(size, sizes)
+
+
+def rows_of(array: Tensor) -> Tensor:
+    """An array whose rows lie without gaps, each for itself."""
+    return array if array.stride(-1) == 1 or array.shape[-1] == 1 else array.contiguous()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from everloop.backends._evaluate import below, passes, work_out
 from everloop.backends._loop import run_loop
 from everloop.backends._scan import scan
 from everloop.backends._spelling import outer
-from everloop.backends._values import Values, Weights, length
+from everloop.backends._values import Values, Weights, length, width
 from everloop.compiler.affine import Affine, affine
 from everloop.compiler.describe import describe
 from everloop.compiler.differentiate import Adjoint, differentiate
@@ -41,18 +40,18 @@ class ReferenceKernel:
     def __init__(self, graph: Graph, sizes: dict[str, int], loops: Loops | None = None) -> None:
         self.graph = graph
         fixed, rest = part(graph)
-        loops = loops or TorchLoops()
+        loops = loops or Loops()
         self._fixed, self._rest = _Step(fixed, sizes, loops), _Step(rest, sizes, loops)
 
     @property
-    def forward_schedule(self) -> _Schedule:
+    def forward_schedule(self) -> Schedule:
         """Of the step, where nothing is kept for a backward step."""
         return self._rest.forward_schedule
 
-    def training_schedules(self, wanted: frozenset[str]) -> tuple[tuple[_Schedule, bool], tuple[_Schedule, bool]]:
-        """Of the step that keeps what the gradients of these need, and of the backward step; and whether backwards."""
+    def training_schedules(self, wanted: frozenset[str]) -> tuple[Schedule, Schedule]:
+        """Of the step that keeps what the gradients of these need, and of the backward step."""
         found = self._rest.backward_of(self._shared(wanted)[1])
-        return (found.forward, False), (found.schedule, True)
+        return found.forward, found.schedule
 
     @property
     def source(self) -> str:
@@ -111,48 +110,29 @@ class ReferenceKernel:
         return of_fixed, wanted - (frozenset(self.graph.stacks) - self._rest.read) | handed
 
 
-class Loops(Protocol):
-    """How the loops of plans run. arrange: the plan itself, or the same with its work divided otherwise."""
+class Loops:
+    """How the loops of plans run: here in torch, which may differentiate what runs."""
 
-    def arrange(self, schedule: Plan) -> Plan: ...
-
-    def run(
-        self,
-        schedule: Plan,
-        form: Affine | None,
-        values: Values,
-        states: Mapping[str, Tensor],
-        batch_sizes: Sequence[int],
-        history: Sequence[Expr],
-        *,
-        backwards: bool = False,
-    ) -> dict[str, Tensor]: ...
-
-
-class TorchLoops:
-    """In torch, which may differentiate what runs."""
-
-    def arrange(self, schedule: Plan) -> Plan:
-        return schedule
+    def arrange(self, found: Plan) -> Plan:
+        """The plan itself, or the same with its work divided otherwise."""
+        return found
 
     def run(
         self,
-        schedule: Plan,
-        form: Affine | None,
+        schedule: Schedule,
         values: Values,
         states: Mapping[str, Tensor],
         batch_sizes: Sequence[int],
-        history: Sequence[Expr],
         *,
-        backwards: bool = False,
+        backwards: bool,
     ) -> dict[str, Tensor]:
         """What `run_loop` does: in parallel over time where the plan has an affine form, torch does not differentiate
         the run itself, and it gains something.
         """
-        final = None
-        if form is not None and not _differentiated(values, states):
-            final = run_scan(form, values, states, batch_sizes, history, backwards=backwards)
-        return run_loop(schedule, values, states, batch_sizes, history, backwards=backwards) if final is None else final
+        given, final = (values, states, batch_sizes, schedule.history), None
+        if schedule.form is not None and not _differentiated(values, states):
+            final = run_scan(schedule.form, *given, backwards=backwards)
+        return run_loop(schedule.plan, *given, backwards=backwards) if final is None else final
 
 
 # How the names of what is kept begin: for the backward step of the fixed values, and these themselves.
@@ -179,8 +159,8 @@ class _Step:
         self._backward: dict[frozenset[str], _Backward] = {}
 
     @cached_property
-    def forward_schedule(self) -> _Schedule:
-        return _Schedule(self.plan, [list(self.graph.outputs.values())], self.loops)
+    def forward_schedule(self) -> Schedule:
+        return Schedule(self.plan, [list(self.graph.outputs.values())], self.loops)
 
     @cached_property
     def _adjoint(self) -> Adjoint:
@@ -255,7 +235,7 @@ class _Step:
     def _or_zero(self, grad: Tensor | None, leaf: Expr, rows: int, like: Tensor) -> Tensor:
         if grad is not None:
             return grad
-        return like.new_zeros(()).expand(rows, 1 if leaf.size is None else length(leaf.size, self.sizes))
+        return like.new_zeros(()).expand(rows, width(leaf.size, self.sizes))
 
     def _stack_grad(self, members: Sequence[Param], backward: _Backward, values: Values, total: int) -> Tensor:
         """One large product after the loop, rather than a small one in every step."""
@@ -292,8 +272,8 @@ class _Backward:
             if stack in wanted:
                 self.groups[stack] = [self.graph.outputs[key] for param in members for key in _keys(adjoint, param)]
         self.groups |= {name: [self.graph.outputs[key]] for name, key in adjoint.inputs.items()}
-        self.schedule = _Schedule(found, list(self.groups.values()), loops)
-        self.forward = _Schedule(forward, [[*forward.graph.outputs.values(), *adjoint.saved.values()]], loops)
+        self.schedule = Schedule(found, list(self.groups.values()), loops)
+        self.forward = Schedule(forward, [[*forward.graph.outputs.values(), *adjoint.saved.values()]], loops)
 
 
 def _keys(adjoint: Adjoint, param: Param) -> list[str]:
@@ -302,17 +282,18 @@ def _keys(adjoint: Adjoint, param: Param) -> list[str]:
     return [key for pair in adjoint.matrices.get(param.name, ()) for key in pair]
 
 
-class _Schedule:
-    """A plan ready to run. `after`: for each group of values that are wanted, what is left to do after the loop."""
+class Schedule:
+    """A plan ready to run. form: that of a scan. history: the values of the loop that are needed for every step.
+    after: for each group of values that are wanted, what is left to do after the loop.
+    """
 
-    def __init__(self, schedule: Plan, groups: Sequence[Sequence[Expr]], loops: Loops) -> None:
-        self.plan, self._loops, graph = schedule, loops, schedule.graph
-        self._form = affine(graph) if schedule.kind == "scan" and graph.states else None
-        fed = [*chain(*schedule.feeds), *schedule.fixed, *graph.new.values()]
-        stages = (*schedule.before, *schedule.after)
-        self._before, *self.after = passes(stages, [fed, *groups], schedule.looped)
+    def __init__(self, found: Plan, groups: Sequence[Sequence[Expr]], loops: Loops) -> None:
+        self.plan, self._loops, graph = found, loops, found.graph
+        self.form = affine(graph) if found.kind == "scan" and graph.states else None
+        fed = [*chain(*found.feeds), *found.fixed, *graph.new.values()]
+        self._before, *self.after = passes((*found.before, *found.after), [fed, *groups], found.looped)
         read = self.after[0].read if self.after else set()
-        self.history = [node for node in graph.nodes if node in schedule.looped and node in read]
+        self.history = [node for node in graph.nodes if node in found.looped and node in read]
 
     def loop(
         self, values: Values, states: Mapping[str, Tensor], batch_sizes: Sequence[int], *, backwards: bool = False
@@ -321,7 +302,7 @@ class _Schedule:
         self._before.run(values, sum(batch_sizes))
         if not states:
             return {}
-        return self._loops.run(self.plan, self._form, values, states, batch_sizes, self.history, backwards=backwards)
+        return self._loops.run(self, values, states, batch_sizes, backwards=backwards)
 
 
 def _differentiated(values: Values, states: Mapping[str, Tensor]) -> bool:

@@ -20,6 +20,7 @@ from everloop.backends.triton.choose import Choice, Device, Loop, choose
 from everloop.backends.triton.kernel import H100, TritonKernel
 from everloop.backends.triton.loops import kernel_of
 from everloop.backends.triton.spelling import NEEDED, function
+from everloop.compiler.affine import affine
 from everloop.compiler.plan import plan
 from everloop.lang import functions as f
 from everloop.lang.cell import cell
@@ -256,7 +257,9 @@ def poisoned(like: torch.Tensor, *shape: Any, **how: Any) -> torch.Tensor:
 
 def loop_of(name: str, hidden: int, number: int = 2) -> Loop:
     _, recurrence = any_kernel("reference", cells.get(name), {"input": 8, "hidden": hidden})
-    return Loop(plan(recurrence.graph), recurrence.sizes, number, 2 * number)
+    found = plan(recurrence.graph)
+    form = affine(found.graph) if found.kind == "scan" else None
+    return Loop(found, form, recurrence.sizes, number, 2 * number)
 
 
 class TestMemory:

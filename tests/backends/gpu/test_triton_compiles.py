@@ -51,8 +51,8 @@ def compile_both(name: str, hidden: int, dtype: str, batch: int, capability: int
     kernel = TritonKernel(graph, recurrence.sizes, "", f"torch.{dtype}", facts=H100)
     wanted = frozenset([*graph.inputs, *graph.states, *graph.stacks])
     found = []
-    for schedule, backwards in kernel.training_schedules(wanted):
-        choice, source = kernel._triton.source(schedule.plan, schedule.history, batch, 128, backwards)
+    for schedule, backwards in zip(kernel.training_schedules(wanted), (False, True), strict=True):
+        choice, source = kernel._triton.source(schedule, batch, 128, backwards=backwards)
         made = machine_code(source, choice, dtype, capability)
         assert made.asm["cubin"]
         assert made.metadata.shared <= H100.on_chip, source.text
@@ -83,7 +83,7 @@ def test_products_use_tensor_cores() -> None:
     for dtype in ("bfloat16", "float32"):
         kernel = TritonKernel(recurrence.graph, recurrence.sizes, "", f"torch.{dtype}", facts=H100)
         schedule = kernel.forward_schedule
-        choice, source = kernel._triton.source(schedule.plan, schedule.history, 16, 128, False)
+        choice, source = kernel._triton.source(schedule, 16, 128, backwards=False)
         code = machine_code(source, choice, dtype, HOPPER).asm["ptx"]
         assert "mma" in code
         assert ("tf32" in code) == (dtype == "float32")

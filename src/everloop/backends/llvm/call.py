@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
+from everloop.backends._values import rows_of
 from everloop.backends.llvm.engine import CHUNK_ROWS, Engine, cut, lengths, parts, pool, steps_of
 from everloop.backends.llvm.layout import BLOCK_WORDS, GRADS, SCRATCH, rounded
 from everloop.backends.llvm.memory import take
@@ -148,8 +149,3 @@ class _Shape:
         """The last step of every sequence, longest first."""
         steps = self.batch_sizes[None, :] > np.arange(len(self.order))[:, None]
         return steps.sum(1, np.int64) - 1
-
-
-def rows_of(array: Tensor) -> Tensor:
-    """An array whose rows lie without gaps, each for itself."""
-    return array if array.stride(-1) == 1 or array.shape[-1] == 1 else array.contiguous()

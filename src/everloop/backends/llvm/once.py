@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from everloop.backends.llvm.call import Call, rows_of
+from everloop.backends._values import rows_of
+from everloop.backends.llvm.call import Call
 from everloop.backends.llvm.engine import Engine, pool
 from everloop.backends.llvm.layout import BLOCK_WORDS, SCRATCH
 from everloop.backends.llvm.memory import SMALL, take

@@ -17,8 +17,8 @@ from functools import cached_property
 from math import ceil
 from typing import Literal
 
-from everloop.backends._values import length
-from everloop.compiler.affine import Affine, affine
+from everloop.backends._values import length, width
+from everloop.compiler.affine import Affine
 from everloop.compiler.plan import Plan, Product
 
 Template = Literal["scan", "diagonal", "whole", "heads", "split"]
@@ -63,16 +63,14 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """A loop with its sizes. weight, entry: bytes on chip of a weight, and of a number that it is multiplied with."""
+    """A loop with its sizes. form: that of a scan. weight, entry: bytes on chip of a weight, and of a number that it is
+    multiplied with."""
 
     plan: Plan
+    form: Affine | None
     sizes: Mapping[str, int]
     weight: int
     entry: int
-
-    @cached_property
-    def form(self) -> Affine | None:
-        return affine(self.plan.graph) if self.plan.kind == "scan" else None
 
     @cached_property
     def products(self) -> list[Product]:
@@ -81,7 +79,7 @@ class Loop:
     @cached_property
     def widths(self) -> list[int]:
         """Of the axes along which states lie."""
-        return sorted({1 if s.size is None else length(s.size, self.sizes) for s in self.plan.graph.states.values()})
+        return sorted({width(s.size, self.sizes) for s in self.plan.graph.states.values()})
 
     @cached_property
     def weight_bytes(self) -> int:

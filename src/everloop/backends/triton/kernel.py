@@ -46,7 +46,7 @@ class TritonKernel(ReferenceKernel):
         found = self.forward_schedule
         if not found.plan.graph.states:
             return describe(plan(self.graph))
-        return self._triton.source(found.plan, found.history, *SHOWN, backwards=False)[1].text
+        return self._triton.source(found, *SHOWN, backwards=False)[1].text
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -7,19 +7,19 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
-from itertools import accumulate
+from itertools import accumulate, chain
 from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from everloop.backends._values import Values, length
+from everloop.backends._values import Values, rows_of, width
+from everloop.backends.reference import Loops, Schedule
 from everloop.backends.triton.choose import Choice, Device, Loop, choose
 from everloop.backends.triton.fuse import fused
 from everloop.backends.triton.source import Source
 from everloop.backends.triton.writer import Argument
-from everloop.compiler.affine import Affine
 from everloop.compiler.plan import Plan
 from everloop.lang.expr import Expr
 
@@ -42,74 +42,71 @@ LEAST = 1024
 log = logging.getLogger("everloop")
 
 
-class TritonLoops:
-    """What the reference backend does step by step, in one kernel.
-
-    pick: which template a loop gets.
-    """
+class TritonLoops(Loops):
+    """Each loop as one kernel. pick: which template a loop gets."""
 
     def __init__(
         self, sizes: Mapping[str, int], dtype: torch.dtype, device: Device, pick: Callable[..., Choice] = choose
     ) -> None:
         self._sizes, self._dtype, self._device, self._pick = dict(sizes), dtype, device, pick
         self._ran: dict[tuple[str, str], str] = {}
-        self._loops: dict[Plan, Loop] = {}
-        self._on_chip: dict[Plan, int] = {}
-        self._sources: dict[tuple[Plan, tuple[Expr, ...], Choice, bool], Source] = {}
+        self._loops: dict[Schedule, Loop] = {}
+        self._on_chip: dict[Schedule, int] = {}
+        self._sources: dict[tuple[Schedule, Choice, bool], Source] = {}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Of every template that has run, forward and backward: why, and for which shape the last time."""
         return tuple(self._ran.values())
 
-    def arrange(self, schedule: Plan) -> Plan:
-        return fused(schedule)
+    def arrange(self, found: Plan) -> Plan:
+        return fused(found)
 
-    def source(
-        self, schedule: Plan, history: Sequence[Expr], sequences: int, steps: int, backwards: bool
-    ) -> tuple[Choice, Source]:
+    def source(self, schedule: Schedule, sequences: int, steps: int, *, backwards: bool) -> tuple[Choice, Source]:
         """The template for so many sequences and steps, and its source."""
         if schedule not in self._loops:
-            self._loops[schedule] = Loop(schedule, self._sizes, *_on_chip(self._dtype))
+            self._loops[schedule] = Loop(schedule.plan, schedule.form, self._sizes, *_on_chip(self._dtype))
         loop = self._loops[schedule]
-        on_chip = self._on_chip.get(schedule, self._device.on_chip)
-        choice = self._pick(loop, sequences, steps, replace(self._device, on_chip=on_chip))
-        key = schedule, tuple(history), choice, backwards
+        device = replace(self._device, on_chip=self._room(schedule))
+        choice = self._pick(loop, sequences, steps, device)
+        key = schedule, choice, backwards
         if key not in self._sources:
             real = REALS.get(self._dtype, "tl.float32")
-            self._sources[key] = Source(loop, choice, history, real, HELD[self._dtype], backwards)
+            self._sources[key] = Source(loop, choice, schedule.history, real, HELD[self._dtype], backwards)
         return choice, self._sources[key]
+
+    def _room(self, schedule: Schedule) -> int:
+        """Bytes on chip that a template may count on."""
+        return self._on_chip.get(schedule, self._device.on_chip)
 
     def run(
         self,
-        schedule: Plan,
-        form: Affine | None,
+        schedule: Schedule,
         values: Values,
         states: Mapping[str, Tensor],
         batch_sizes: Sequence[int],
-        history: Sequence[Expr],
         *,
-        backwards: bool = False,
+        backwards: bool,
     ) -> dict[str, Tensor]:
         """The final states; `values` gets the history."""
         sequences, total = next(iter(states.values())).shape[0], sum(batch_sizes)
         if not total:
-            values.update({node: values.like.new_empty(0, self._width(node)) for node in history})
+            values.update({node: values.like.new_empty(0, self._width(node)) for node in schedule.history})
             return {name: array.clone() for name, array in states.items()}
         final = {name: torch.empty_like(array, memory_format=torch.contiguous_format) for name, array in states.items()}
-        choice, source = self.source(schedule, history, sequences, len(batch_sizes), backwards)
+        choice, source = self.source(schedule, sequences, len(batch_sizes), backwards=backwards)
         made = {nodes: values.like.new_empty(total, sum(map(self._width, nodes))) for nodes in source.history}
         given = [self._given(one, values, states, final, made, total, sequences) for one in source.arguments]
         try:
             self._launch(source.text, choice, given, tuple(batch_sizes), sequences, values.like.device)
         except Exception as error:
             # Triton finds out how much a kernel needs when it compiles it.
-            less = self._on_chip.get(schedule, self._device.on_chip) // 2
+            less = self._room(schedule) // 2
             if type(error).__name__ != "OutOfResources" or less < LEAST:
                 raise
             self._on_chip[schedule] = less
-            log.info("%s: %s; trying a template that keeps less on chip", schedule.graph.name, error)
-            return self.run(schedule, form, values, states, batch_sizes, history, backwards=backwards)
+            log.info("%s: %s; trying a template that keeps less on chip", schedule.plan.graph.name, error)
+            return self.run(schedule, values, states, batch_sizes, backwards=backwards)
         way = "backward" if backwards else "forward"
         shape = f"{way}, {sequences} x {len(batch_sizes)} steps"
         self._ran[way, choice.template] = f"{shape}: {choice.template}, {choice.reason}"
@@ -118,7 +115,7 @@ class TritonLoops:
         return final
 
     def _width(self, node: Expr) -> int:
-        return 1 if node.size is None else length(node.size, self._sizes)
+        return width(node.size, self._sizes)
 
     def _given(
         self,
@@ -137,13 +134,13 @@ class TritonLoops:
                     return (states[one.of].contiguous(),)
                 case "last":
                     return (final[one.of],)
-            array = _rows(values.weights.member(one.of))
+            array = rows_of(values.weights.member(one.of))
             return array, array.stride(0)
         match one.kind:
             case "history":
                 array = made[one.of]
             case "feed":
-                array = _rows(values.pack(one.of, total))
+                array = rows_of(values.pack(one.of, total))
             case "exchange":
                 real = self._dtype if self._dtype in REALS else torch.float32
                 return (values.like.new_empty(2, sequences, self._width(one.of[0]), dtype=real),)
@@ -161,7 +158,7 @@ class TritonLoops:
         sequences: int,
         device: torch.device,
     ) -> None:
-        lengths, offsets = _places(batch_sizes, sequences, device)
+        args = [*chain.from_iterable(given), *_places(batch_sizes, sequences, device)]
         groups = ceil(sequences / choice.sequences)
         at_once = max(1, self._device.multiprocessors // choice.parts) if choice.template == "split" else groups
         precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else PRECISE
@@ -169,9 +166,8 @@ class TritonLoops:
         for begun in range(0, groups, at_once):
             some = min(at_once, groups - begun)
             arrived = torch.zeros(some, dtype=torch.int32, device=device)
-            args = [arg for group in given for arg in group]
             kernel_of(text)[(some, choice.parts)](
-                *args, lengths, offsets, arrived, failed, sequences, begun * choice.sequences,
+                *args, arrived, failed, sequences, begun * choice.sequences,
                 TF32=precision, num_warps=choice.warps,
                 **({"launch_cooperative_grid": True} if choice.template == "split" and choice.parts > 1 else {}),
             )  # fmt: skip
@@ -185,11 +181,6 @@ def _on_chip(dtype: torch.dtype) -> tuple[int, int]:
     """Bytes that a weight takes, and a number of a vector: as the compiler has it, for kernels of ten cells. In float32
     a weight lies there as two numbers of tf32."""
     return dtype.itemsize * (2 if dtype == torch.float32 else 1), 2 * dtype.itemsize
-
-
-def _rows(array: Tensor) -> Tensor:
-    """An array whose rows lie without gaps, each for itself."""
-    return array if array.stride(-1) == 1 or array.shape[-1] == 1 else array.contiguous()
 
 
 @lru_cache(maxsize=SHAPES)
@@ -211,7 +202,8 @@ def kernel_of(text: str) -> Any:
 @cache
 def _kernel(text: str, interpreted: bool) -> Any:
     """Triton reads the text of what it compiles: it is given a place where Python finds it."""
-    log.info("compiling a kernel for a GPU: %s", text.partition("def loop")[2].splitlines()[1].strip())
+    level = logging.INFO if interpreted else logging.WARNING  # the compiler takes seconds, and somebody waits for it
+    log.log(level, "compiling a kernel for a GPU: %s", text.partition("def loop")[2].splitlines()[1].strip())
     name = f"<everloop kernel {hash((text, interpreted)) & 0xFFFFFFFFFFFF:012x}>"
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     module: dict[str, Any] = {"__name__": "everloop.backends.triton.generated"}

@@ -14,7 +14,7 @@ from itertools import accumulate
 from math import ceil
 from typing import Literal
 
-from everloop.backends._values import length
+from everloop.backends._values import length, width
 from everloop.backends.triton.choose import CHUNK, Choice, Loop, padded
 from everloop.backends.triton.spelling import NEEDED, SPELLED, function, number
 from everloop.compiler.plan import Product, label
@@ -129,7 +129,7 @@ class Writer:
         return [0, *accumulate(self.width(node.size) for node in nodes)][:-1]
 
     def width(self, size: Size | None) -> int:
-        return 1 if size is None else length(size, self.loop.sizes)
+        return width(size, self.loop.sizes)
 
     def _whole_rows(self) -> list[Expr]:
         """What is read over all of its units."""
@@ -141,20 +141,13 @@ class Writer:
     def axis(self, size: Size | None) -> Axis:
         """The axis of a size; where it is first met, its tile of places is written, before the loop."""
         key = "" if size is None else str(size.name)
-        if key not in self._axes:
-            width = self.width(size)
-            if size is None:
-                self._axes[key] = Axis("0", "True", 1, 1, 1)
-            else:
-                parts = self.choice.parts
-                if self.choice.template == "heads":
-                    span = width // parts
-                elif parts > 1:
-                    span = padded(ceil(width / parts))
-                else:
-                    span = width
-                k = len([name for name in self._axes if name])
-                self._axes[key] = Axis(f"unit{k}", f"inside{k}", width, span, padded(span))
+        if size is None:
+            self._axes[key] = Axis("0", "True", 1, 1, 1)
+        elif key not in self._axes:
+            all_of_it, parts, k = self.width(size), self.choice.parts, len(self._axes)
+            even = all_of_it // parts if self.choice.template == "heads" else padded(ceil(all_of_it / parts))
+            span = all_of_it if parts == 1 else even
+            self._axes[key] = Axis(f"unit{k}", f"inside{k}", all_of_it, span, padded(span))
         return self._axes[key]
 
     def _axis_lines(self) -> list[str]:
